@@ -1,0 +1,312 @@
+//! Where runs execute: [`RunSink`].
+
+use std::{fmt::Debug, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{CloneCredential, Error, Result, RunKey, Tenant};
+
+/// Where runs execute: Tekton on Kubernetes, processes of this machine, a private executor.
+///
+/// # Implementing
+///
+/// `ensure` is create-or-get by [`RunRequest::key`]: called twice, also from two processes at once,
+/// or again after a lost answer, it makes one run. The engine assumes no namespace and no
+/// synchronous creation; `NotFound` from [`state`](Self::state) does not mean that the run was never
+/// created.
+#[async_trait]
+pub trait RunSink: Debug + Send + Sync + 'static {
+    /// Makes the run exist.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` or `Unsupported` when this run can never be executed here (the run fails with the
+    /// message); `Denied`; `RateLimited` and `Transient` are tried again by the engine.
+    async fn ensure(&self, request: &RunRequest) -> Result<EnsuredRun>;
+
+    /// How it stands. `NotFound` when it is not known here (any more).
+    async fn state(&self, run: &SinkRun) -> Result<RunStatus>;
+
+    /// Asks it to end. A run that has ended or is not known is success; a stronger mode may follow
+    /// a weaker one.
+    async fn cancel(&self, run: &SinkRun, mode: CancelMode) -> Result<()>;
+
+    /// The runs that changed, as they change, for as long as the stream is read; `None` when the
+    /// engine has to ask. A stream may miss changes and repeat them: it is a hint.
+    fn changes(&self) -> Option<BoxStream<'static, RunKey>> {
+        None
+    }
+
+    /// Logs of steps, where the sink keeps them.
+    fn logs(&self) -> Option<&dyn LogSource> {
+        None
+    }
+}
+
+/// A run that should exist.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RunRequest {
+    /// Its key: the identity under which `ensure` creates or gets.
+    pub key: RunKey,
+    /// Its tenant.
+    pub tenant: Tenant,
+    /// Its name: at most 63 characters, a DNS-1123 label, derived from the key.
+    pub name: Arc<str>,
+    /// The whole `tekton.dev/v1` PipelineRun.
+    pub pipeline_run: Arc<Value>,
+    /// A credential to clone the repository with, where the connection can mint one.
+    pub credential: Option<CloneCredential>,
+}
+
+impl RunRequest {
+    /// A request without a credential.
+    pub fn new(
+        key: RunKey,
+        tenant: Tenant,
+        name: impl Into<Arc<str>>,
+        pipeline_run: Value,
+    ) -> Self {
+        Self {
+            key,
+            tenant,
+            name: name.into(),
+            pipeline_run: Arc::new(pipeline_run),
+            credential: None,
+        }
+    }
+
+    /// Adds a credential.
+    #[must_use]
+    pub fn with_credential(mut self, credential: Option<CloneCredential>) -> Self {
+        self.credential = credential;
+        self
+    }
+}
+
+/// What `ensure` found or made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnsuredRun {
+    /// Whether this call created it.
+    pub created: bool,
+    /// The sink's own name for it, handed back in every later call; opaque to the engine.
+    pub handle: Arc<str>,
+    /// Where people can watch it.
+    pub link: Option<String>,
+}
+
+/// A run as later calls name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkRun {
+    /// Its key.
+    pub key: RunKey,
+    /// Its tenant.
+    pub tenant: Tenant,
+    /// Its name.
+    pub name: Arc<str>,
+    /// What `ensure` returned; `None` when its answer was lost.
+    pub handle: Option<Arc<str>>,
+}
+
+/// How a run ends when it is asked to, in Tekton's terms (`spec.status` of a PipelineRun, see
+/// <https://tekton.dev/docs/pipelines/pipelineruns/#cancelling-a-pipelinerun>).
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "camelCase")]
+pub enum CancelMode {
+    /// Running tasks end by themselves, no new ones start, `finally` runs: `StoppedRunFinally`.
+    AfterRunningTasks,
+    /// Running tasks are stopped, `finally` runs: `CancelledRunFinally`.
+    RunFinally,
+    /// Everything stops: `Cancelled`.
+    AtOnce,
+}
+
+/// How a run stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct RunStatus {
+    /// The phase.
+    pub phase: RunPhase,
+    /// One line: why it is in this phase.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// When it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// Its tasks, in the order in which they started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<TaskStatus>,
+    /// The pipeline's results.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub results: Vec<RunResult>,
+}
+
+impl RunStatus {
+    /// A status of which only the phase is known.
+    pub fn new(phase: RunPhase) -> Self {
+        Self {
+            phase,
+            message: String::new(),
+            started_at: None,
+            finished_at: None,
+            tasks: Vec::new(),
+            results: Vec::new(),
+        }
+    }
+}
+
+/// The phase of a run as its sink sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RunPhase {
+    /// It exists and has not started.
+    Pending,
+    /// It runs.
+    Running,
+    /// It ended well.
+    Succeeded,
+    /// It ended badly.
+    Failed,
+    /// It was stopped.
+    Cancelled,
+    /// It took too long.
+    TimedOut,
+    /// It was taken away or broken off before it ended.
+    Interrupted,
+}
+
+impl RunPhase {
+    /// Whether it has ended.
+    pub fn is_terminal(self) -> bool {
+        !matches!(self, Self::Pending | Self::Running)
+    }
+}
+
+/// One task of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskStatus {
+    /// Its name in the pipeline.
+    pub name: Arc<str>,
+    /// How it stands.
+    pub phase: TaskPhase,
+    /// Why, in one line.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// When it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// Its steps, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepStatus>,
+}
+
+/// How a task stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskPhase {
+    /// It waits for others.
+    Pending,
+    /// It runs.
+    Running,
+    /// It ended well.
+    Succeeded,
+    /// It ended badly.
+    Failed,
+    /// It was stopped.
+    Cancelled,
+    /// It took too long.
+    TimedOut,
+    /// It did not have to run.
+    Skipped,
+}
+
+/// One step of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its exit code, when it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+}
+
+/// A result of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunResult {
+    /// Its name.
+    pub name: Arc<str>,
+    /// A string, an array of strings or an object of strings.
+    pub value: Value,
+}
+
+/// Where the logs of steps are.
+#[async_trait]
+pub trait LogSource: Debug + Send + Sync {
+    /// The bytes that a step has written, oldest first; with `follow`, also those to come, until
+    /// the step ends.
+    fn stream(
+        &self,
+        run: &SinkRun,
+        step: &LogRef,
+        follow: bool,
+    ) -> BoxStream<'static, Result<Bytes>>;
+
+    /// The last bytes that a step has written, at most `max_bytes`.
+    async fn tail(&self, run: &SinkRun, step: &LogRef, max_bytes: usize) -> Result<Bytes> {
+        use futures::TryStreamExt;
+        let mut tail = Vec::new();
+        let mut stream = self.stream(run, step, false);
+        while let Some(chunk) = stream.try_next().await? {
+            tail.extend_from_slice(&chunk);
+            if tail.len() > 2 * max_bytes {
+                tail.drain(..tail.len() - max_bytes);
+            }
+        }
+        let from = tail.len().saturating_sub(max_bytes);
+        Ok(Bytes::from(tail.split_off(from)))
+    }
+}
+
+/// Which step's log.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LogRef {
+    /// The task's name in the pipeline.
+    pub task: Arc<str>,
+    /// The step's name.
+    pub step: Arc<str>,
+}
+
+impl std::str::FromStr for CancelMode {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "afterRunningTasks" => Ok(Self::AfterRunningTasks),
+            "runFinally" => Ok(Self::RunFinally),
+            "atOnce" => Ok(Self::AtOnce),
+            other => Err(Error::invalid(
+                "read a cancel mode",
+                "expected afterRunningTasks, runFinally or atOnce",
+            )
+            .with("text", format!("{other:?}"))),
+        }
+    }
+}

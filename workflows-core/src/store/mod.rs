@@ -1,0 +1,302 @@
+//! The ledger: [`Store`], and what goes into and comes out of it.
+
+mod decision;
+mod query;
+mod work;
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    decision::{Decision, DecisionBatch, Guard, Outcome, Rejected},
+    query::{
+        DecisionQuery, DeliveryQuery, EventQuery, ObservationQuery, Page, PageRequest, RunQuery,
+        StatusQuery,
+    },
+    work::{
+        Claim, ClaimRequest, Claimed, Committed, Effects, GroupExpectation, GroupMember,
+        GroupSnapshot, Lease, NewWork, NotificationState, OutboxNotification, Release, RunChange,
+        ShownStatus, Stage, StatusDesire, StatusKey, StatusRecord, StatusSubject,
+        SubjectCorrection, Work, WorkKey,
+    },
+};
+use crate::{
+    Approval, DeliveryId, Event, EventKey, GroupKey, RepoId, RepoRef, Result, Run, RunKey,
+    SourceName, Tenant,
+    event::{Observation, SubjectKey, SubjectState},
+};
+
+/// The ledger: observations, events, decisions, runs, cursors, work and outbox.
+///
+/// Each operation is one atomic intention; there is no transaction handle, closure or SQL type.
+/// Uniqueness of event keys, run keys and delivery keys is the store's duty and outlives retention.
+///
+/// # Implementing
+///
+/// [`conformance::store`](crate::conformance) is the suite that every store passes. What is decided
+/// inside `admit` is decided by [`fold`](crate::event::fold), so that every store decides alike.
+/// A call that returned `Ok` has been made durable.
+#[async_trait]
+pub trait Store: Debug + Send + Sync + 'static {
+    /// Takes in observations, in order: each becomes an event or is recorded as a duplicate, and a
+    /// new event becomes work of [`Stage::Match`]. With a cursor, it is moved in the same
+    /// transaction.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` when the cursor is not where the move says (nothing is taken in), `Invalid` when
+    /// an observation is over a limit of its tenant, `Transient`.
+    async fn admit(
+        &self,
+        observations: Vec<Observation>,
+        cursor: Option<CursorMove>,
+    ) -> Result<Vec<Admitted>>;
+
+    /// Claims work of a stage that is due, round-robin over tenants, oldest first within one, and
+    /// leases it to the caller.
+    async fn claim(&self, request: ClaimRequest) -> Result<Claimed>;
+
+    /// Commits what came of a claim, all or nothing, and ends or renews its work.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` when the lease was lost, a run has another version, or a group changed: read
+    /// again and decide again. Nothing was written.
+    async fn commit(&self, lease: &Lease, effects: Effects) -> Result<Committed>;
+
+    /// Extends a lease from now on. Returns it with its new end.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` when it was lost.
+    async fn extend(&self, lease: &Lease, by: SignedDuration) -> Result<Lease>;
+
+    /// Gives a claim back; it is due again at an instant.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` when the lease was lost, which a caller may ignore.
+    async fn release(&self, lease: &Lease, release: Release) -> Result<()>;
+
+    /// Returns when work of a stage may have come since this was last called for it; at once when
+    /// some came in between. It is a hint: it may return for nothing, and another process may be
+    /// quicker.
+    async fn woken(&self, stage: Stage);
+
+    /// The position: the highest [`Event::sequence`] or subject change so far.
+    async fn position(&self) -> Result<i64>;
+
+    /// A cursor's value.
+    async fn cursor(&self, tenant: &Tenant, name: &str) -> Result<Option<String>>;
+
+    /// What is recorded of subjects of a repository whose names begin with a prefix.
+    async fn subjects(
+        &self,
+        tenant: &Tenant,
+        repo: &RepoId,
+        prefix: &str,
+    ) -> Result<Vec<(SubjectKey, SubjectState)>>;
+
+    /// When a subject came to each of its states, newest first, at or before an instant; at most
+    /// `limit`.
+    async fn arrivals(
+        &self,
+        tenant: &Tenant,
+        repo: &RepoId,
+        subject: &SubjectKey,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Arrival>>;
+
+    /// One event.
+    async fn event(&self, tenant: &Tenant, key: &EventKey) -> Result<Option<Event>>;
+
+    /// A stored payload, when it is still kept.
+    async fn payload(&self, tenant: &Tenant, id: i64) -> Result<Option<crate::event::Payload>>;
+
+    /// One run.
+    async fn run(&self, tenant: &Tenant, key: &RunKey) -> Result<Option<Run>>;
+
+    /// The present members of groups that have not ended, with the version that a commit must
+    /// expect.
+    async fn groups(&self, tenant: &Tenant, groups: &[GroupKey]) -> Result<Vec<GroupSnapshot>>;
+
+    /// One status.
+    async fn status(&self, key: &StatusKey) -> Result<Option<StatusRecord>>;
+
+    /// The approval of a head, when there is one.
+    async fn approval(
+        &self,
+        tenant: &Tenant,
+        repo: &RepoId,
+        subject: &SubjectKey,
+        head: &crate::CommitId,
+    ) -> Result<Option<Approval>>;
+
+    /// Notifications about a run for a notifier that have not been delivered, in order.
+    async fn outbox(
+        &self,
+        tenant: &Tenant,
+        run: &RunKey,
+        notifier: &crate::NotifierName,
+    ) -> Result<Vec<OutboxNotification>>;
+
+    /// Observations, newest first.
+    async fn observations(&self, query: ObservationQuery) -> Result<Page<RecordedObservation>>;
+
+    /// Events, newest first.
+    async fn events(&self, query: EventQuery) -> Result<Page<Event>>;
+
+    /// Decisions, newest first.
+    async fn decisions(&self, query: DecisionQuery) -> Result<Page<DecisionBatch>>;
+
+    /// A set of triggers that guards of decisions name.
+    async fn trigger_set(&self, tenant: &Tenant, digest: &str)
+    -> Result<Option<serde_json::Value>>;
+
+    /// Runs, newest first.
+    async fn runs(&self, query: RunQuery) -> Result<Page<Run>>;
+
+    /// Statuses, newest first.
+    async fn statuses(&self, query: StatusQuery) -> Result<Page<StatusRecord>>;
+
+    /// Notifications of the outbox, newest first.
+    async fn notifications(&self, query: DeliveryQuery) -> Result<Page<OutboxNotification>>;
+
+    /// Removes what retention does not keep, in small batches; keys stay as tombstones.
+    async fn prune(&self, prune: Prune) -> Result<Pruned>;
+}
+
+/// What came of an observation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Admitted {
+    /// It was news, and made this event.
+    Event(Box<Event>),
+    /// It was not; why, for people.
+    Duplicate {
+        /// Why it is no news.
+        reason: String,
+    },
+    /// It was recorded as a repository's first state, and made no event.
+    Baseline,
+}
+
+impl Admitted {
+    /// The event, when it made one.
+    pub fn event(&self) -> Option<&Event> {
+        match self {
+            Self::Event(event) => Some(event),
+            _ => None,
+        }
+    }
+}
+
+/// A cursor's move, from where it was read to where it shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CursorMove {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// Its name.
+    pub name: String,
+    /// Where it was read; `None` when it was not there.
+    pub from: Option<String>,
+    /// Where it shall be.
+    pub to: String,
+}
+
+/// That a subject came to a state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Arrival {
+    /// The state, as it stands in event keys.
+    pub state: String,
+    /// When the ledger took it in.
+    pub at: Timestamp,
+    /// Whether it was recorded as a first state rather than as a change.
+    pub baseline: bool,
+}
+
+/// An observation as the ledger keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordedObservation {
+    /// Its place in the ledger.
+    pub id: i64,
+    /// The tenant.
+    pub tenant: Tenant,
+    /// The repository.
+    pub repo: RepoRef,
+    /// Which source brought it.
+    pub source: SourceName,
+    /// The transport's id of it.
+    pub delivery: DeliveryId,
+    /// The subject.
+    pub subject: SubjectKey,
+    /// The state that it claimed.
+    pub state: String,
+    /// The event that it made, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<EventKey>,
+    /// Why it made none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duplicate: Option<String>,
+    /// When it was taken in.
+    pub received_at: Timestamp,
+}
+
+/// What retention does not keep.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Prune {
+    /// Raw payloads received before this go; events stay.
+    pub payloads_before: Timestamp,
+    /// Events, observations and decisions received before this go when no kept run was caused by
+    /// them.
+    pub events_before: Timestamp,
+    /// Runs that ended before this go.
+    pub runs_before: Timestamp,
+    /// Runs of a workflow over this number go, oldest first; those under way stay.
+    pub runs_per_workflow: Vec<RunsToKeep>,
+    /// At most so many rows of each kind are removed in one call.
+    pub batch: u32,
+}
+
+impl Prune {
+    /// Removes everything older than an instant, 1,000 rows of each kind at a time.
+    pub fn before(instant: Timestamp) -> Self {
+        Self {
+            payloads_before: instant,
+            events_before: instant,
+            runs_before: instant,
+            runs_per_workflow: Vec::new(),
+            batch: 1_000,
+        }
+    }
+}
+
+/// How many ended runs of a workflow are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunsToKeep {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// The workflow.
+    pub workflow: crate::WorkflowId,
+    /// How many.
+    pub runs: u32,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Raw payloads.
+    pub payloads: u64,
+    /// Events.
+    pub events: u64,
+    /// Runs.
+    pub runs: u64,
+    /// Whether a further call would remove more.
+    pub more: bool,
+}

@@ -1,0 +1,454 @@
+//! The types of the document, as they are written in YAML.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{CancelMode, ConnectionName, EventKind, NotifierName, Transition};
+
+/// A workflow: which events at which repositories start which pipeline, and who is told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Workflow {
+    /// Always `workflows.tekton.dev/v1alpha1`.
+    pub api_version: String,
+    /// Always `Workflow`.
+    pub kind: String,
+    /// Its name and labels.
+    pub metadata: Metadata,
+    /// What it says.
+    pub spec: WorkflowSpec,
+}
+
+/// Name and labels of a workflow. What Kubernetes adds to an object's metadata is accepted and has
+/// no meaning here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Metadata {
+    /// The name: a DNS-1123 subdomain, unique in its tenant or repository.
+    pub name: Arc<str>,
+    /// Labels; they are put on each run.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations; they are put on each run.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// The namespace, for documents that are objects in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+/// What a workflow says.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkflowSpec {
+    /// The repositories that it is about. The first is the one whose events start it, and may be a
+    /// pattern; a document that stands in a repository has that one implied.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repos: Vec<RepoSelector>,
+    /// Which events start it.
+    pub triggers: Vec<Trigger>,
+    /// The parameters that the run gets. A value may hold `$(...)` references.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub params: Vec<Param>,
+    /// The pipeline to run, by reference. Exactly one of `pipelineRef` and `pipelineSpec` is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipeline_ref: Option<PipelineRef>,
+    /// The pipeline to run, in place: a Tekton `PipelineSpec`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipeline_spec: Option<Value>,
+    /// The service account that the run gets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_name: Option<String>,
+    /// Tekton's per-task settings: service accounts, pod templates, resources.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub task_run_specs: Vec<Value>,
+    /// A Tekton pod template for all tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<Value>,
+    /// The workspaces that the run gets: Tekton workspace bindings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workspaces: Vec<Value>,
+    /// How long the run may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<Timeouts>,
+    /// Which runs may be under way together. A run is in every group of this list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub concurrency: Vec<Concurrency>,
+    /// Who is told about what.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<Notification>,
+    /// How much of its history is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
+    /// The sink that executes it, by the name that the platform gave it; the platform's default
+    /// when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sink: Option<crate::SinkName>,
+    /// Whether each trigger has a status of its own on the commit, rather than the workflow one for
+    /// all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub status_per_trigger: bool,
+}
+
+/// A repository, or a pattern of repositories.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RepoSelector {
+    /// What the document calls it, as in `$(repos.<name>.url)`.
+    pub name: Arc<str>,
+    /// The connection through which it is reached.
+    pub connection: ConnectionName,
+    /// Its full name, such as `acme/api`; for the first of the list also a pattern in which `*`
+    /// stands for any characters but `/`, and `**` for any.
+    pub repo: Arc<str>,
+    /// The branch, tag or full ref name that `$(repos.<name>.revision)` is resolved from when it is
+    /// not the repository of the event; the default branch when left out.
+    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+}
+
+/// One entry that says which events start the workflow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Trigger {
+    /// Its name, unique in the workflow.
+    pub name: Arc<str>,
+    /// The kind of event: push, tag, pull_request, label, comment, schedule, manual, or a custom
+    /// kind.
+    pub on: EventKind,
+    /// What must have been done, any of it. Pull requests: opened, updated, reopened, retargeted,
+    /// ready by default; also drafted, closed, merged. Push and tag: created, updated, forced by
+    /// default. Labels: labeled by default; also unlabeled. Comments: created.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<Arc<str>>,
+    /// Branches: the base branch of a pull request (its labels, its comments), the branch of a
+    /// push.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branches: Option<Patterns>,
+    /// Tags, for `on: tag`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<Patterns>,
+    /// Files that must have changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<PathFilter>,
+    /// Labels: for `on: label` the one that came or went, for pull requests and comments one that
+    /// the pull request has. Any of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<Arc<str>>,
+    /// The command that a line of the comment must be, such as `/bench`, for `on: comment`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Arc<str>>,
+    /// When, for `on: schedule`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// A CEL expression over `event`, and over `body` and `headers` as the escape hatch; or a list
+    /// of which all must hold.
+    #[serde(default, skip_serializing_if = "Filter::is_empty")]
+    pub filter: Filter,
+    /// The name of a filter that the platform wrote in Rust.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custom_filter: Option<Arc<str>>,
+    /// What the commit shows when a path filter or expression said no.
+    #[serde(default, skip_serializing_if = "WhenSkipped::is_silent")]
+    pub when_skipped: WhenSkipped,
+    /// Parameters for runs of this trigger, over those of the workflow.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub params: Vec<Param>,
+}
+
+/// CEL expressions of which all must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Filter {
+    /// None.
+    #[default]
+    None,
+    /// One.
+    One(String),
+    /// Several.
+    All(Vec<String>),
+}
+
+impl Filter {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.expressions().is_empty()
+    }
+
+    /// The expressions.
+    pub fn expressions(&self) -> &[String] {
+        match self {
+            Self::None => &[],
+            Self::One(one) => std::slice::from_ref(one),
+            Self::All(all) => all,
+        }
+    }
+}
+
+/// Names of branches or tags: a list to include, or include and exclude.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Patterns {
+    /// Any of these.
+    Include(Vec<String>),
+    /// Any of `include` (all, when it is left out) and none of `exclude`.
+    Both {
+        /// Any of these.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        include: Vec<String>,
+        /// None of these.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        exclude: Vec<String>,
+    },
+}
+
+impl Patterns {
+    /// The patterns to include; all when empty.
+    pub fn include(&self) -> &[String] {
+        match self {
+            Self::Include(include) | Self::Both { include, .. } => include,
+        }
+    }
+
+    /// The patterns to exclude.
+    pub fn exclude(&self) -> &[String] {
+        match self {
+            Self::Include(_) => &[],
+            Self::Both { exclude, .. } => exclude,
+        }
+    }
+}
+
+/// Which changed files count: a trigger matches when at least one changed file is included and not
+/// excluded.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PathFilter {
+    /// Files that count; all, when left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    /// Files that do not count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+}
+
+/// What a commit shows when a trigger was for its kind and branch, and a path filter or expression
+/// said no.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum WhenSkipped {
+    /// Nothing.
+    #[default]
+    Silent,
+    /// A neutral status, so that a required check is not left hanging.
+    Neutral,
+}
+
+impl WhenSkipped {
+    fn is_silent(&self) -> bool {
+        *self == Self::Silent
+    }
+}
+
+/// When a schedule fires, and for which commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Schedule {
+    /// Five fields, as a Kubernetes CronJob has them, or a name such as `@daily`.
+    pub cron: String,
+    /// An IANA time zone; `UTC` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// The branch, tag or full ref name whose commit the run is for; the default branch when left
+    /// out.
+    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Which commit of the ref: the one it had a time before the slot, or the last one that
+    /// succeeded in another workflow by then. The present one when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<AsOf>,
+    /// Whether a slot makes no run when the commit is the one of this trigger's last successful run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_if_changed: bool,
+    /// How late a missed slot may still be run, such as `1h`; of several missed slots only the
+    /// newest is. A missed slot is skipped when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starting_deadline: Option<String>,
+}
+
+/// Which commit of a ref a schedule's run is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum AsOf {
+    /// The one that the ref had so long before the slot, such as `7d`.
+    Age(String),
+    /// The last one that succeeded in another workflow, so long before the slot or earlier.
+    Succeeded(AsOfSucceeded),
+}
+
+/// The last commit that succeeded in another workflow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AsOfSucceeded {
+    /// The other workflow's name.
+    pub succeeded_in: Arc<str>,
+    /// How long before the slot it must have succeeded, such as `7d`; no time when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age: Option<String>,
+}
+
+/// A parameter of the run: a string, an array of strings, or an object of strings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Param {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its value. When it is left out, or a reference in it has no value for the event, `default`
+    /// is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Value>,
+    /// What it is when the event has no value for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<Value>,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// Where the pipeline is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PipelineRef {
+    /// A file with a `Pipeline` in the repository of the event, at its commit; Tasks of the same
+    /// directory are used by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The repository, by its name in `repos`, that `path` is in instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo: Option<Arc<str>>,
+    /// A Pipeline of the cluster, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// A Tekton resolver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolver: Option<String>,
+    /// The resolver's parameters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub params: Vec<ResolverParam>,
+}
+
+/// A parameter of a resolver.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ResolverParam {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: Value,
+}
+
+/// How long a run may take: Go durations such as `1h30m`, as in a PipelineRun.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Timeouts {
+    /// The whole run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<String>,
+    /// Its tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<String>,
+    /// Its `finally` tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finally: Option<String>,
+}
+
+/// A concurrency group that each run of the workflow is in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Concurrency {
+    /// The group's key, with `$(...)` references. It is the workflow's own unless `shared`.
+    pub group: String,
+    /// Whether workflows of the tenant that render the same key share the group.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
+    /// What a run does when others of the group are under way.
+    #[serde(flatten)]
+    pub strategy: Strategy,
+}
+
+/// What a run does when others of its group are under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", tag = "strategy")]
+pub enum Strategy {
+    /// It takes their place: older ones are told to end, and it starts at once.
+    Replace {
+        /// How they end. `runFinally` when left out.
+        #[serde(default = "default_cancel", skip_serializing_if = "is_default_cancel")]
+        cancel: CancelMode,
+    },
+    /// It waits for them.
+    Queue(QueueLimits),
+    /// It does not care.
+    Allow,
+}
+
+fn default_cancel() -> CancelMode {
+    CancelMode::RunFinally
+}
+
+fn is_default_cancel(mode: &CancelMode) -> bool {
+    *mode == default_cancel()
+}
+
+/// The limits of a queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueLimits {
+    /// How many may run together. One when left out.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub max_running: u32,
+    /// How many may wait; a further one ends as expired. No limit when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_queued: Option<u32>,
+    /// How long one may wait, such as `30m`; then it ends as expired. No limit when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_wait: Option<String>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(number: &u32) -> bool {
+    *number == 1
+}
+
+/// Who is told about which transitions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Notification {
+    /// The notifier, by the name that the platform gave it.
+    pub notifier: NotifierName,
+    /// The transitions; failed, timed_out and recovered when left out.
+    #[serde(default = "default_transitions")]
+    pub on: Vec<Transition>,
+}
+
+fn default_transitions() -> Vec<Transition> {
+    vec![Transition::Failed, Transition::TimedOut, Transition::Recovered]
+}
+
+/// How much of a workflow's history is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Retention {
+    /// How many runs that have ended, the newest of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<u32>,
+    /// How long after its end a run is kept, such as `90d`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age: Option<String>,
+}
