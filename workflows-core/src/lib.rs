@@ -1,6 +1,8 @@
 //! The model, the traits, the engine and the ledger of Workflows.
 
 mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 pub mod event;
 mod identity;

@@ -1,0 +1,6 @@
+//! For authors of stores, drivers, sources, sinks and notifiers: suites that every implementation
+//! passes, and doubles with which a test drives the rest.
+
+mod scripted_sink;
+
+pub use self::scripted_sink::{Hold, ScriptedSink};
