@@ -222,7 +222,7 @@ pub struct Approval {
 /// owns the machine that it runs on.
 ///
 /// ```
-/// # futures::executor::block_on(async {
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// use workflows_core::{
 ///     EventKind, RepoRef, Tenant,
 ///     policy::{DefaultPolicy, Facts, FactsOrigin, Policy, Request, Verdict},
@@ -237,7 +237,7 @@ pub struct Approval {
 ///     FactsOrigin::Fork { author: "stranger".into() },
 /// );
 /// assert!(matches!(DefaultPolicy.decide(&facts).await.unwrap(), Verdict::Wait { .. }));
-/// # });
+/// # }
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DefaultPolicy;

@@ -37,7 +37,7 @@ pub trait SecretStore: Debug + Send + Sync + 'static {
 /// Secrets that the program holds itself, for embedded engines and tests.
 ///
 /// ```
-/// # tokio_test(async {
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// use workflows_core::{SecretRef, SecretStore, StaticSecrets, Tenant};
 ///
 /// let tenant = Tenant::default();
@@ -45,8 +45,7 @@ pub trait SecretStore: Debug + Send + Sync + 'static {
 /// let secrets = StaticSecrets::new().with(tenant.clone(), reference.clone(), "s3cret");
 /// assert!(secrets.get(&tenant, &reference).await.is_ok());
 /// assert!(!format!("{secrets:?}").contains("s3cret"));
-/// # });
-/// # fn tokio_test<F: std::future::Future>(f: F) { futures::executor::block_on(f); }
+/// # }
 /// ```
 #[derive(Debug, Default, Clone)]
 pub struct StaticSecrets {

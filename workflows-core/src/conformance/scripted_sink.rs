@@ -29,7 +29,7 @@ use crate::{
 ///     sink::{RunRequest, SinkRun},
 /// };
 ///
-/// # futures::executor::block_on(async {
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// let sink = ScriptedSink::new();
 /// let key = RunKey::from("k".to_owned());
 /// let request =
@@ -42,7 +42,7 @@ use crate::{
 ///
 /// sink.set_phase(&key, RunPhase::Succeeded);
 /// assert_eq!(sink.phase(&key), Some(RunPhase::Succeeded));
-/// # });
+/// # }
 /// ```
 #[derive(Debug, Clone)]
 pub struct ScriptedSink {
