@@ -3,6 +3,7 @@
 mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod engine;
 mod error;
 pub mod event;
 mod identity;

@@ -1,0 +1,16 @@
+//! The composition of all of it: the engine, and what a program does with it while it runs.
+//!
+//! An event flows one way: intake, gate, definitions, matcher, planner, scheduler, dispatcher, sink;
+//! and back by observer and reporter. Each stage is one module; it takes a stored thing, leaves a
+//! stored thing, and can be stepped alone.
+
+mod connections;
+mod core;
+mod mutator;
+mod options;
+
+pub use self::{
+    connections::ConnectionOptions,
+    mutator::{Mutation, PlannedPipelineRun, RunMutator},
+    options::EngineOptions,
+};
