@@ -1,1 +1,6 @@
-//! placeholder
+#![doc = include_str!("../README.md")]
+
+pub use workflows_core as core;
+pub use workflows_core::*;
+pub use workflows_notify as notify;
+pub use workflows_scm as scm;
