@@ -44,8 +44,8 @@ pub struct Observation {
     pub repo: RepoRef,
     /// Which source brought it.
     pub source: SourceName,
-    /// The transport's id of the delivery. One that the ledger has seen from this source before is
-    /// a duplicate, whatever it claims.
+    /// The transport's id of the delivery. One that the ledger has seen from this source about this
+    /// subject before is a duplicate, whatever it claims.
     pub delivery: DeliveryId,
     /// How the source knows.
     pub seen: Seen,

@@ -1,7 +1,10 @@
 //! The ledger: [`Store`], and what goes into and comes out of it.
 
 mod decision;
+mod limits;
+mod memory;
 mod query;
+mod wake;
 mod work;
 
 use std::fmt::Debug;
@@ -10,8 +13,11 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::work::group_standing;
 pub use self::{
     decision::{Decision, DecisionBatch, Guard, Outcome, Rejected},
+    limits::StoreLimits,
+    memory::MemoryStore,
     query::{
         DecisionQuery, DeliveryQuery, EventQuery, ObservationQuery, Page, PageRequest, RunQuery,
         StatusQuery,
@@ -29,26 +35,50 @@ use crate::{
     event::{Observation, SubjectKey, SubjectState},
 };
 
+/// How long at least a delivery's id is remembered: hosts offer redelivery for days, not for weeks.
+pub(crate) const DELIVERY_MEMORY: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// Why a delivery that was taken in before is no news.
+pub(crate) const REPEATED_DELIVERY: &str = "this delivery was taken in before";
+
 /// The ledger: observations, events, decisions, runs, cursors, work and outbox.
 ///
 /// Each operation is one atomic intention; there is no transaction handle, closure or SQL type.
 /// Uniqueness of event keys, run keys and delivery keys is the store's duty and outlives retention.
 ///
+/// # Time
+///
+/// Leases and due times are decided by the store's own clock. Two orders are the ledger's own and
+/// owe nothing to a clock: [`Event::sequence`], and the ids that pages follow. When the clock goes
+/// back, work that was due at once stays due, and a lease that was given in what is now the future
+/// ends, so that none outlives its length by the jump.
+///
 /// # Implementing
 ///
 /// [`conformance::store`](crate::conformance) is the suite that every store passes. What is decided
-/// inside `admit` is decided by [`fold`](crate::event::fold), so that every store decides alike.
-/// A call that returned `Ok` has been made durable.
+/// inside `admit` is decided by [`fold`](crate::event::fold()), so that every store decides alike.
+/// A call that returned `Ok` has been made durable; only `claim` and `extend` need not be, for a
+/// lease that is lost is harmless.
 #[async_trait]
 pub trait Store: Debug + Send + Sync + 'static {
     /// Takes in observations, in order: each becomes an event or is recorded as a duplicate, and a
     /// new event becomes work of [`Stage::Match`]. With a cursor, it is moved in the same
     /// transaction.
     ///
+    /// - A delivery that was seen before is a duplicate, whatever it claims. It is the same one
+    ///   when tenant, source, repository, delivery id and subject are the same: one delivery may
+    ///   carry observations of several subjects. It is remembered for at least 30 days, or until
+    ///   `events_before` of a [`Prune`] where that is longer ago.
+    /// - `k` of the event's key counts the subject's arrivals at the state. A baseline counts as
+    ///   one, for the subject stands there; so an event that leads back to it has `k` = 2.
+    /// - A state that the subject is said to have passed
+    ///   ([`News::passed`](crate::event::News::passed)) has been seen, and has not been arrived at.
+    /// - The payload is kept with the event; that of a duplicate is not.
+    ///
     /// # Errors
     ///
-    /// `Conflict` when the cursor is not where the move says (nothing is taken in), `Invalid` when
-    /// an observation is over a limit of its tenant, `Transient`.
+    /// `Conflict` when the cursor is not where the move says, `Invalid` when an observation is over
+    /// a limit of its tenant, `Transient`. Nothing is taken in then.
     async fn admit(
         &self,
         observations: Vec<Observation>,
@@ -56,15 +86,20 @@ pub trait Store: Debug + Send + Sync + 'static {
     ) -> Result<Vec<Admitted>>;
 
     /// Claims work of a stage that is due, round-robin over tenants, oldest first within one, and
-    /// leases it to the caller.
+    /// leases it to the caller. A caller that got as much as it asked for asks again: more may be
+    /// due.
     async fn claim(&self, request: ClaimRequest) -> Result<Claimed>;
 
     /// Commits what came of a claim, all or nothing, and ends or renews its work.
     ///
+    /// A lease whose time is over still commits as long as nobody claimed the work again. Versions
+    /// of runs and groups are compared with what they were before this commit, and the store counts
+    /// a group up when one of its members came, changed its state, was told to end, or ended.
+    ///
     /// # Errors
     ///
-    /// `Conflict` when the lease was lost, a run has another version, or a group changed: read
-    /// again and decide again. Nothing was written.
+    /// `Conflict` when the lease was lost, a run has another version, a group changed or a cursor
+    /// is elsewhere: read again and decide again. Nothing was written.
     async fn commit(&self, lease: &Lease, effects: Effects) -> Result<Committed>;
 
     /// Extends a lease from now on. Returns it with its new end.
@@ -74,7 +109,7 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// `Conflict` when it was lost.
     async fn extend(&self, lease: &Lease, by: SignedDuration) -> Result<Lease>;
 
-    /// Gives a claim back; it is due again at an instant.
+    /// Gives a claim back; it is due again at an instant, or at once when work joined it meanwhile.
     ///
     /// # Errors
     ///
@@ -82,8 +117,8 @@ pub trait Store: Debug + Send + Sync + 'static {
     async fn release(&self, lease: &Lease, release: Release) -> Result<()>;
 
     /// Returns when work of a stage may have come since this was last called for it; at once when
-    /// some came in between. It is a hint: it may return for nothing, and another process may be
-    /// quicker.
+    /// some came in between. It is a hint: it may return for nothing, it wakes one of several
+    /// callers, and another process may be quicker.
     async fn woken(&self, stage: Stage);
 
     /// The position: the highest [`Event::sequence`] or subject change so far.
@@ -92,7 +127,7 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// A cursor's value.
     async fn cursor(&self, tenant: &Tenant, name: &str) -> Result<Option<String>>;
 
-    /// What is recorded of subjects of a repository whose names begin with a prefix.
+    /// What is recorded of subjects of a repository whose names begin with a prefix, by name.
     async fn subjects(
         &self,
         tenant: &Tenant,
@@ -111,17 +146,18 @@ pub trait Store: Debug + Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Arrival>>;
 
-    /// One event.
+    /// One event; `None` too when retention removed it.
     async fn event(&self, tenant: &Tenant, key: &EventKey) -> Result<Option<Event>>;
 
-    /// A stored payload, when it is still kept.
+    /// A stored payload by [`Event::payload`], when it is still kept.
     async fn payload(&self, tenant: &Tenant, id: i64) -> Result<Option<crate::event::Payload>>;
 
     /// One run.
     async fn run(&self, tenant: &Tenant, key: &RunKey) -> Result<Option<Run>>;
 
-    /// The present members of groups that have not ended, with the version that a commit must
-    /// expect.
+    /// The present members of groups that have not ended, by their place in the order of intake,
+    /// with the version that a commit must expect; a snapshot for each group asked for, in that
+    /// order.
     async fn groups(&self, tenant: &Tenant, groups: &[GroupKey]) -> Result<Vec<GroupSnapshot>>;
 
     /// One status.
@@ -136,7 +172,8 @@ pub trait Store: Debug + Send + Sync + 'static {
         head: &crate::CommitId,
     ) -> Result<Option<Approval>>;
 
-    /// Notifications about a run for a notifier that have not been delivered, in order.
+    /// Notifications about a run for a notifier that are to be delivered
+    /// ([`NotificationState::Pending`]), in order.
     async fn outbox(
         &self,
         tenant: &Tenant,
@@ -167,6 +204,10 @@ pub trait Store: Debug + Send + Sync + 'static {
     async fn notifications(&self, query: DeliveryQuery) -> Result<Page<OutboxNotification>>;
 
     /// Removes what retention does not keep, in small batches; keys stay as tombstones.
+    ///
+    /// What is under way stays whatever its age: runs that have not ended, that wait to be looked
+    /// at or have notifications to be delivered; events of runs that are kept, and events that wait
+    /// to be matched.
     async fn prune(&self, prune: Prune) -> Result<Pruned>;
 }
 
@@ -215,7 +256,7 @@ pub struct Arrival {
     pub state: String,
     /// When the ledger took it in.
     pub at: Timestamp,
-    /// Whether it was recorded as a first state rather than as a change.
+    /// Whether it was recorded as a first state, or corrected to it, rather than as a change.
     pub baseline: bool,
 }
 
@@ -254,7 +295,7 @@ pub struct Prune {
     /// Raw payloads received before this go; events stay.
     pub payloads_before: Timestamp,
     /// Events, observations and decisions received before this go when no kept run was caused by
-    /// them.
+    /// them; so do statuses that did not change since, whose run is gone.
     pub events_before: Timestamp,
     /// Runs that ended before this go.
     pub runs_before: Timestamp,

@@ -10,7 +10,7 @@ use crate::{
 /// Which page: how many, and after which one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageRequest {
-    /// At most so many; stores give at most 1,000.
+    /// At most so many; stores give at least 1 and at most 1,000.
     pub limit: u32,
     /// What [`Page::next`] said.
     pub after: Option<i64>,
@@ -20,6 +20,13 @@ impl Default for PageRequest {
     /// The first hundred.
     fn default() -> Self {
         Self { limit: 100, after: None }
+    }
+}
+
+impl PageRequest {
+    /// How many rows a store gives: at least one, at most 1,000.
+    pub(crate) fn rows(self) -> usize {
+        self.limit.clamp(1, 1_000) as usize
     }
 }
 

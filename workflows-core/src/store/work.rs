@@ -1,6 +1,6 @@
 //! Work of the stages: claiming it, and committing what came of it.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::{CursorMove, DecisionBatch};
 use crate::{
     Approval, CommitId, DeliveryKey, EventKey, GroupKey, NotifierName, RepoRef, Run, RunKey,
-    Tenant, Transition, event::SubjectKey, repo::StatusState, run::GroupMembership,
+    RunState, Tenant, Transition, event::SubjectKey, repo::StatusState, run::GroupMembership,
+    workflow::Strategy,
 };
 
 /// A stage that takes work out of the ledger.
@@ -54,8 +55,11 @@ impl fmt::Display for Stage {
     }
 }
 
-/// What a piece of work is about; unique with its tenant and stage. New work with the key of work
-/// that is there already joins it.
+/// What a piece of work is about; unique with its tenant and stage.
+///
+/// New work with the key of work that is there already joins it: it is due at the earlier of both
+/// times, with the detail of the newer. Work that joins while somebody holds the lease is not lost:
+/// the work is due again when the holder commits or releases.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "about")]
 #[non_exhaustive]
@@ -87,6 +91,11 @@ pub enum WorkKey {
 }
 
 impl WorkKey {
+    /// Work about the first attempt at an event.
+    pub fn event(event: EventKey) -> Self {
+        Self::Event { event, attempt: crate::AttemptId::first() }
+    }
+
     /// Work about a run.
     pub fn run(run: RunKey) -> Self {
         Self::Run { run }
@@ -191,6 +200,8 @@ pub struct Claim {
     pub attempts: u32,
     /// When it first became due since it last came to something.
     pub since: Timestamp,
+    /// Why it was given back last ([`Release::error`]), if it was since it last came to something.
+    pub last_error: Option<String>,
 }
 
 /// A worker's right to commit what comes of a piece of work.
@@ -200,7 +211,7 @@ pub struct Lease {
     pub id: i64,
     /// The fencing token: grows with each claim of the work; an older one is refused.
     pub token: i64,
-    /// When it ends, in the store's time.
+    /// When it ends, in the store's time. Until then nobody else gets the work.
     pub until: Timestamp,
 }
 
@@ -220,7 +231,8 @@ pub struct Effects {
     pub decisions: Option<DecisionBatch>,
     /// Sets of triggers that guards of the decisions name, by digest; one that is there stays.
     pub trigger_sets: Vec<(Arc<str>, Value)>,
-    /// Runs that should exist: create-or-get by key. Of one that is there, nothing changes.
+    /// Runs that should exist: create-or-get by key. Of one that is there, or was until retention
+    /// removed it, nothing changes. A run is kept with the version that it comes with.
     pub runs: Vec<Run>,
     /// Changes of runs.
     pub changes: Vec<RunChange>,
@@ -228,11 +240,13 @@ pub struct Effects {
     pub groups: Vec<GroupExpectation>,
     /// What statuses should show.
     pub statuses: Vec<StatusDesire>,
-    /// What statuses were made to show.
+    /// What statuses were made to show: `shown` and `error` are kept; what should show stays as it
+    /// is by now.
     pub reported: Vec<StatusRecord>,
-    /// Notifications to be delivered. One whose key is there stays as it is.
+    /// Notifications to be delivered. One whose key is, or ever was, there stays as it is.
     pub notifications: Vec<OutboxNotification>,
-    /// Notifications whose delivery came to something; they replace what is there.
+    /// Notifications whose delivery came to something; they replace what is there by key. One that
+    /// retention removed stays removed.
     pub delivered: Vec<OutboxNotification>,
     /// Approvals that were given.
     pub approvals: Vec<Approval>,
@@ -245,8 +259,8 @@ pub struct Effects {
     /// When the claim's own work is due again; it ends when `None`. Work that joined it meanwhile
     /// makes it due at once all the same.
     pub again: Option<Timestamp>,
-    /// Whether the committer claims the work that this makes due, for [`Committed::claims`]. It
-    /// saves a round trip through the queue.
+    /// Whether, and for how long, the committer claims what of `work` is due now and held by nobody,
+    /// for [`Committed::claims`]. It saves a round trip through the queue.
     pub claim_next: Option<SignedDuration>,
 }
 
@@ -282,7 +296,8 @@ pub struct GroupExpectation {
 pub struct GroupSnapshot {
     /// Its key.
     pub group: GroupKey,
-    /// Counts its changes: a member came, changed its state or ended.
+    /// Grows with each change: a member came, changed its state, was told to end, or ended. 0 when
+    /// the group has no members.
     pub version: i64,
     /// Its members that have not ended.
     pub members: Vec<GroupMember>,
@@ -309,7 +324,35 @@ pub struct GroupMember {
     pub created_at: Timestamp,
 }
 
+impl GroupMember {
+    /// What the scheduler needs to know of a run in one of its groups.
+    pub fn of(run: &Run, membership: GroupMembership) -> Self {
+        Self {
+            run: run.key.clone(),
+            order: run.order,
+            repo: run.repo.id.clone(),
+            subject: run.subject.clone(),
+            state: run.state,
+            cancelling: run.cancel.is_some(),
+            membership,
+            created_at: run.created_at,
+        }
+    }
+}
+
+/// How a run stands in its groups: when this changes for a group, the group's version does. A run
+/// that has ended is in none.
+pub(crate) fn group_standing(run: &Run) -> BTreeMap<GroupKey, (Strategy, RunState, bool)> {
+    if run.state.is_terminal() {
+        return BTreeMap::new();
+    }
+    let standing = |strategy| (strategy, run.state, run.cancel.is_some());
+    run.groups.iter().map(|one| (one.group.clone(), standing(one.strategy.clone()))).collect()
+}
+
 /// The identity of a status: one context on one commit.
+///
+/// The store compares the repository by its id, so that a rename does not make it another one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StatusKey {
@@ -329,7 +372,8 @@ pub struct StatusKey {
 pub struct StatusDesire {
     /// Which status.
     pub key: StatusKey,
-    /// Whose it is. The highest owns the status; a lower one changes nothing.
+    /// Whose it is. The highest owns the status; a lower one changes nothing, and the same one may
+    /// say something else.
     pub order: i64,
     /// What it shows.
     pub subject: StatusSubject,
