@@ -4,12 +4,14 @@
 //! and back by observer and reporter. Each stage is one module; it takes a stored thing, leaves a
 //! stored thing, and can be stepped alone.
 
+mod command;
 mod connections;
 mod core;
 mod mutator;
 mod options;
 
 pub use self::{
+    command::{Command, RerunOf},
     connections::ConnectionOptions,
     mutator::{Mutation, PlannedPipelineRun, RunMutator},
     options::EngineOptions,
