@@ -44,8 +44,10 @@ pub trait Policy: Debug + Send + Sync + 'static {
     }
 }
 
-/// What is known about who asks for what.
-#[derive(Debug, Clone, PartialEq)]
+/// What is known about who asks for what. It is stored with the run, so that the policy can be asked
+/// again before the run is created.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Facts {
     /// The tenant.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     AttemptId, CancelMode, CommitId, EventKey, GroupKey, RepoRef, RunKey, SinkName, TaskStatus,
-    Tenant, WorkflowId, event::SubjectKey, sink::RunResult, workflow::Strategy,
+    Tenant, WorkflowId, event::SubjectKey, policy::Facts, sink::RunResult, workflow::Strategy,
 };
 
 /// One execution asked for, as the ledger keeps it.
@@ -97,6 +97,12 @@ pub struct Run {
     /// The name of its status on the commit; `None` when it shows none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status_context: Option<Arc<str>>,
+    /// How much of its workflow's history is kept, as the workflow said when this was planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<crate::workflow::Retention>,
+    /// What the gate knew about its cause: the policy is asked with it again right before the run is
+    /// created.
+    pub facts: Facts,
     /// Names the document that defined it, and the policy it was judged by, at their generations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub judged_by: BTreeMap<String, String>,

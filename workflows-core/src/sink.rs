@@ -39,7 +39,7 @@ pub trait RunSink: Debug + Send + Sync + 'static {
 
     /// The runs that changed, as they change, for as long as the stream is read; `None` when the
     /// engine has to ask. A stream may miss changes and repeat them: it is a hint.
-    fn changes(&self) -> Option<BoxStream<'static, RunKey>> {
+    fn changes(&self) -> Option<BoxStream<'static, ChangedRun>> {
         None
     }
 
@@ -47,6 +47,15 @@ pub trait RunSink: Debug + Send + Sync + 'static {
     fn logs(&self) -> Option<&dyn LogSource> {
         None
     }
+}
+
+/// That a run changed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ChangedRun {
+    /// Its tenant.
+    pub tenant: Tenant,
+    /// Its key.
+    pub key: RunKey,
 }
 
 /// A run that should exist.

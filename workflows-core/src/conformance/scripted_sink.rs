@@ -13,7 +13,7 @@ use tokio_stream::wrappers::BroadcastStream;
 
 use crate::{
     CancelMode, Error, ErrorKind, LogRef, Result, RunKey, RunPhase, RunSink, RunStatus,
-    sink::{EnsuredRun, LogSource, RunRequest, SinkRun},
+    sink::{ChangedRun, EnsuredRun, LogSource, RunRequest, SinkRun},
 };
 
 /// A [`RunSink`] in memory whose runs are driven by a test. Clones share everything.
@@ -47,7 +47,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct ScriptedSink {
     script: Arc<Mutex<Script>>,
-    changed: broadcast::Sender<RunKey>,
+    changed: broadcast::Sender<ChangedRun>,
     creations: Arc<watch::Sender<usize>>,
     held: Arc<watch::Sender<usize>>,
     streams_changes: bool,
@@ -141,8 +141,14 @@ impl ScriptedSink {
     }
 
     fn tell(&self, key: &RunKey) {
+        let script = self.script();
+        let Some(request) = script.created.iter().find(|request| request.key == *key) else {
+            return;
+        };
         // Nobody listening is fine: the stream is a hint.
-        let _ = self.changed.send(key.clone());
+        let _ = self
+            .changed
+            .send(ChangedRun { tenant: request.tenant.clone(), key: request.key.clone() });
     }
 
     // --- what the test makes it do -------------------------------------------------------------
@@ -190,7 +196,7 @@ impl ScriptedSink {
         run.status.phase = phase;
     }
 
-    /// Announces a change of a run, whether or not there is one.
+    /// Announces a change of a run that was created, whether or not there is one.
     pub fn announce(&self, key: &RunKey) {
         self.tell(key);
     }
@@ -348,7 +354,7 @@ impl RunSink for ScriptedSink {
         Ok(())
     }
 
-    fn changes(&self) -> Option<BoxStream<'static, RunKey>> {
+    fn changes(&self) -> Option<BoxStream<'static, ChangedRun>> {
         self.streams_changes.then(|| {
             BroadcastStream::new(self.changed.subscribe())
                 // A reader that lagged has missed changes, which a hint may do.

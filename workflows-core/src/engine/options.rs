@@ -16,6 +16,8 @@ pub struct EngineOptions {
     pub lease: SignedDuration,
     /// How often a run is looked at when its sink has not told of a change.
     pub observe_interval: SignedDuration,
+    /// For how long a sink may not know a run that it was given; then the run counts as broken off.
+    pub forgotten_after: SignedDuration,
     /// The least time between two progress updates of a run's status and between two progress
     /// notifications.
     pub progress_interval: SignedDuration,
@@ -54,6 +56,7 @@ impl Default for EngineOptions {
             concurrency: 16,
             lease: SignedDuration::from_secs(30),
             observe_interval: SignedDuration::from_secs(30),
+            forgotten_after: SignedDuration::from_mins(2),
             progress_interval: SignedDuration::from_secs(30),
             give_up_matching_after: SignedDuration::from_hours(6),
             give_up_dispatch_after: SignedDuration::from_hours(6),

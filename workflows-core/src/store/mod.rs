@@ -203,6 +203,9 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// Notifications of the outbox, newest first.
     async fn notifications(&self, query: DeliveryQuery) -> Result<Page<OutboxNotification>>;
 
+    /// How much work each stage has, in the order of [`Stage::ALL`].
+    async fn backlog(&self) -> Result<Vec<Backlog>>;
+
     /// Removes what retention does not keep, in small batches; keys stay as tombstones.
     ///
     /// What is under way stays whatever its age: runs that have not ended, that wait to be looked
@@ -299,7 +302,7 @@ pub struct Prune {
     pub events_before: Timestamp,
     /// Runs that ended before this go.
     pub runs_before: Timestamp,
-    /// Runs of a workflow over this number go, oldest first; those under way stay.
+    /// Runs of workflows that keep less than `runs_before` says; those under way stay.
     pub runs_per_workflow: Vec<RunsToKeep>,
     /// At most so many rows of each kind are removed in one call.
     pub batch: u32,
@@ -318,15 +321,32 @@ impl Prune {
     }
 }
 
-/// How many ended runs of a workflow are kept.
+/// Which ended runs of a workflow are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunsToKeep {
     /// The tenant.
     pub tenant: Tenant,
     /// The workflow.
     pub workflow: crate::WorkflowId,
-    /// How many.
-    pub runs: u32,
+    /// So many, the newest of them; all when `None`.
+    pub runs: Option<u32>,
+    /// Those that ended at or after this; all when `None`.
+    pub ended_since: Option<Timestamp>,
+}
+
+/// How much work a stage has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Backlog {
+    /// The stage.
+    pub stage: Stage,
+    /// Pieces of work, due or not, leased or not.
+    pub waiting: u64,
+    /// Those of them that are due and not leased.
+    pub due: u64,
+    /// Since when the oldest of those is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_due: Option<Timestamp>,
 }
 
 /// What was removed.

@@ -428,6 +428,8 @@ pub struct ShownStatus {
     pub order: i64,
     /// The host's id of it.
     pub id: String,
+    /// When it was made to show it.
+    pub at: Timestamp,
 }
 
 /// A notification of the outbox.
