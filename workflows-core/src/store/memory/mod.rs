@@ -17,10 +17,11 @@ use serde_json::Value;
 
 use self::queue::Queue;
 use super::{
-    Admitted, Arrival, ClaimRequest, Claimed, Committed, CursorMove, DecisionBatch, DecisionQuery,
-    DeliveryQuery, Effects, EventQuery, GroupMember, GroupSnapshot, Lease, NotificationState,
-    ObservationQuery, OutboxNotification, Page, Prune, Pruned, RecordedObservation, Release,
-    RunQuery, Stage, StatusKey, StatusQuery, StatusRecord, Store, StoreLimits, wake::Wakers,
+    Admitted, Arrival, Backlog, ClaimRequest, Claimed, Committed, CursorMove, DecisionBatch,
+    DecisionQuery, DeliveryQuery, Effects, EventQuery, GroupMember, GroupSnapshot, Lease,
+    NotificationState, ObservationQuery, OutboxNotification, Page, Prune, Pruned,
+    RecordedObservation, Release, RunQuery, Stage, StatusKey, StatusQuery, StatusRecord, Store,
+    StoreLimits, wake::Wakers,
 };
 use crate::{
     Approval, CommitId, DeliveryId, DeliveryKey, Event, EventKey, GroupKey, NotifierName, RepoId,
@@ -351,6 +352,13 @@ impl Store for MemoryStore {
         Ok(pages::page(&self.ledger().notifications, query.page, |one| {
             pages::notification(&query, one)
         }))
+    }
+
+    async fn backlog(&self) -> Result<Vec<Backlog>> {
+        let now = self.clock.now();
+        let queue = &mut self.ledger().queue;
+        queue.observe(now);
+        Ok(Stage::ALL.into_iter().map(|stage| queue.backlog(stage, now)).collect())
     }
 
     async fn prune(&self, prune: Prune) -> Result<Pruned> {

@@ -137,7 +137,17 @@ impl Ledger {
                     && run.workflow == keep.workflow
                     && run.state.is_terminal()
             });
-            over.extend(ended.skip(keep.runs as usize).map(|(id, _)| *id));
+            let newest = keep.runs.map_or(usize::MAX, |runs| runs as usize);
+            let too_old = |run: &Run| {
+                let ended = run.finished_at.unwrap_or(run.created_at);
+                keep.ended_since.is_some_and(|since| ended < since)
+            };
+            over.extend(
+                ended
+                    .enumerate()
+                    .filter(|(place, (_, run))| *place >= newest || too_old(run))
+                    .map(|(_, (id, _))| *id),
+            );
         }
         self.runs
             .iter()

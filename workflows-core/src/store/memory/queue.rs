@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     Error, Result, Tenant,
-    store::{Claim, ClaimRequest, Claimed, Lease, NewWork, Release, Stage, Work, WorkKey},
+    store::{Backlog, Claim, ClaimRequest, Claimed, Lease, NewWork, Release, Stage, Work, WorkKey},
 };
 
 /// A clock that went back by more than this since a lease was given has made the lease void.
@@ -218,6 +218,18 @@ impl Queue {
 
     pub(super) fn stage(&self, id: i64) -> Option<Stage> {
         self.rows.get(&id).map(|row| row.work.stage)
+    }
+
+    pub(super) fn backlog(&mut self, stage: Stage, now: Timestamp) -> Backlog {
+        self.promote(stage, now);
+        let ready = || self.ready.iter().filter(|((of, _), _)| *of == stage).map(|(_, rows)| rows);
+        let due = ready().map(|rows| rows.len() as u64).sum();
+        let waiting = self
+            .waiting
+            .range((stage, Timestamp::MIN, i64::MIN)..=(stage, Timestamp::MAX, i64::MAX))
+            .count() as u64;
+        let oldest_due = ready().filter_map(|rows| rows.first()).map(|(since, _)| *since).min();
+        Backlog { stage, waiting: waiting + due, due, oldest_due }
     }
 
     pub(super) fn has(&self, tenant: &Tenant, keep: impl Fn(&WorkKey) -> bool) -> bool {
