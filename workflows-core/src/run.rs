@@ -100,9 +100,11 @@ pub struct Run {
     /// How much of its workflow's history is kept, as the workflow said when this was planned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<crate::workflow::Retention>,
-    /// What the gate knew about its cause: the policy is asked with it again right before the run is
-    /// created.
-    pub facts: Facts,
+    /// What the gate knew about those who caused it: whose change it is, and who asked for it when
+    /// that is somebody else. The policy is asked with each again right before the run is created,
+    /// and must allow all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub facts: Vec<Facts>,
     /// Names the document that defined it, and the policy it was judged by, at their generations.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub judged_by: BTreeMap<String, String>,

@@ -89,6 +89,10 @@ pub struct DecisionBatch {
     pub attempt: AttemptId,
     /// The decisions that were made one by one.
     pub decisions: Vec<Decision>,
+    /// What came of commands that the event carried: the platform's own in a comment, or one of a
+    /// program.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<CommandDecision>,
     /// What the index ruled out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub guards: Vec<Guard>,
@@ -97,6 +101,41 @@ pub struct DecisionBatch {
     pub judged_by: BTreeMap<String, String>,
     /// When.
     pub at: Timestamp,
+}
+
+/// What came of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CommandDecision {
+    /// The command as it was given, such as `/retest ci` or `cancel`.
+    pub command: String,
+    /// Who gave it, by the host's name or as the embedding program said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Arc<str>>,
+    /// What came of it.
+    pub outcome: CommandOutcome,
+}
+
+/// What came of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "outcome")]
+#[non_exhaustive]
+pub enum CommandOutcome {
+    /// It was carried out.
+    Done {
+        /// What was done, for people.
+        effect: String,
+    },
+    /// The policy said no; nothing was done.
+    Denied {
+        /// By which rule.
+        rule: String,
+    },
+    /// It cannot be carried out; nothing was done.
+    Failed {
+        /// Why, for people.
+        error: String,
+    },
 }
 
 /// Triggers that the index ruled out together.

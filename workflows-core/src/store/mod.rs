@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::work::group_standing;
 pub use self::{
-    decision::{Decision, DecisionBatch, Guard, Outcome, Rejected},
+    decision::{
+        CommandDecision, CommandOutcome, Decision, DecisionBatch, Guard, Outcome, Rejected,
+    },
     limits::StoreLimits,
     memory::MemoryStore,
     query::{
