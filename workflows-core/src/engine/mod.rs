@@ -7,12 +7,16 @@
 mod command;
 mod connections;
 mod core;
+mod duration;
 mod mutator;
 mod options;
+pub(crate) mod schedule;
+pub(crate) mod scheduler;
 
 pub use self::{
     command::{Command, RerunOf},
     connections::ConnectionOptions,
     mutator::{Mutation, PlannedPipelineRun, RunMutator},
     options::EngineOptions,
+    scheduler::Hold,
 };

@@ -1,0 +1,5 @@
+//! Schedules: the source of events for `on: schedule`.
+
+mod slot;
+
+pub(crate) use self::slot::Slot;
