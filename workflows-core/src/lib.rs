@@ -7,6 +7,7 @@ pub mod engine;
 mod error;
 pub mod event;
 mod identity;
+pub mod matching;
 pub mod notify;
 pub mod policy;
 pub mod repo;

@@ -1,0 +1,95 @@
+//! A workflow as events are matched with it.
+
+use std::sync::Arc;
+
+use super::{CompiledTrigger, Problem};
+use crate::{ConnectionName, Tenant, Workflow, WorkflowId};
+
+/// A workflow as events are matched with it: whose repository's events, and its triggers compiled.
+#[derive(Debug)]
+pub struct Definition {
+    tenant: Tenant,
+    id: WorkflowId,
+    connection: ConnectionName,
+    repo: Arc<str>,
+    triggers: Box<[CompiledTrigger]>,
+    workflow: Arc<Workflow>,
+}
+
+impl Definition {
+    /// A registered workflow: the first of its repositories is the one whose events start it, by
+    /// name or pattern.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with the triggers, and a workflow without repositories.
+    pub fn registered(tenant: Tenant, workflow: Arc<Workflow>) -> Result<Self, Vec<Problem>> {
+        let Some(first) = workflow.spec.repos.first() else {
+            let message = "a registered workflow names the repository whose events start it";
+            return Err(vec![Problem::new("repos", message)]);
+        };
+        let (connection, repo) = (first.connection.clone(), Arc::clone(&first.repo));
+        let id = WorkflowId::registered(Arc::clone(&workflow.metadata.name));
+        Self::new(tenant, id, connection, repo, workflow)
+    }
+
+    /// A workflow with that identity, started by the events of one repository or of those of a
+    /// pattern.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with the triggers.
+    pub fn new(
+        tenant: Tenant,
+        id: WorkflowId,
+        connection: ConnectionName,
+        repo: impl Into<Arc<str>>,
+        workflow: Arc<Workflow>,
+    ) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let mut triggers = Vec::with_capacity(workflow.spec.triggers.len());
+        for (index, trigger) in workflow.spec.triggers.iter().enumerate() {
+            match CompiledTrigger::compile(trigger) {
+                Ok(trigger) => triggers.push(trigger),
+                Err(found) => problems.extend(found.into_iter().map(|problem| {
+                    Problem::new(format!("triggers[{index}].{}", problem.field), problem.message)
+                })),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let repo = repo.into();
+        Ok(Self { tenant, id, connection, repo, triggers: triggers.into(), workflow })
+    }
+
+    /// The tenant.
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
+    /// The workflow's identity.
+    pub fn id(&self) -> &WorkflowId {
+        &self.id
+    }
+
+    /// The connection of the repository.
+    pub fn connection(&self) -> &ConnectionName {
+        &self.connection
+    }
+
+    /// The full name of the repository whose events start it, or a pattern of such names.
+    pub fn repo(&self) -> &Arc<str> {
+        &self.repo
+    }
+
+    /// The triggers, in the order of the document.
+    pub fn triggers(&self) -> &[CompiledTrigger] {
+        &self.triggers
+    }
+
+    /// The document.
+    pub fn workflow(&self) -> &Arc<Workflow> {
+        &self.workflow
+    }
+}
