@@ -1,9 +1,15 @@
 //! The types of the document, as they are written in YAML.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{
+        MapAccess, SeqAccess, Visitor,
+        value::{MapAccessDeserializer, SeqAccessDeserializer},
+    },
+};
 use serde_json::Value;
 
 use crate::{CancelMode, ConnectionName, EventKind, NotifierName, Transition};
@@ -160,7 +166,7 @@ pub struct Trigger {
 }
 
 /// CEL expressions of which all must hold.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Filter {
     /// None.
@@ -188,8 +194,36 @@ impl Filter {
     }
 }
 
+impl<'de> Deserialize<'de> for Filter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FilterVisitor)
+    }
+}
+
+struct FilterVisitor;
+
+impl<'de> Visitor<'de> for FilterVisitor {
+    type Value = Filter;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a CEL expression or a list of them")
+    }
+
+    fn visit_unit<E>(self) -> Result<Filter, E> {
+        Ok(Filter::None)
+    }
+
+    fn visit_str<E>(self, expression: &str) -> Result<Filter, E> {
+        Ok(Filter::One(expression.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Filter, A::Error> {
+        Vec::deserialize(SeqAccessDeserializer::new(items)).map(Filter::All)
+    }
+}
+
 /// Names of branches or tags: a list to include, or include and exclude.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Patterns {
     /// Any of these.
@@ -203,6 +237,41 @@ pub enum Patterns {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         exclude: Vec<String>,
     },
+}
+
+/// The second form of [`Patterns`], as it is read.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IncludeExclude {
+    #[serde(default)]
+    include: Vec<String>,
+    #[serde(default)]
+    exclude: Vec<String>,
+}
+
+impl<'de> Deserialize<'de> for Patterns {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(PatternsVisitor)
+    }
+}
+
+struct PatternsVisitor;
+
+impl<'de> Visitor<'de> for PatternsVisitor {
+    type Value = Patterns;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of patterns, or a mapping with the lists include and exclude")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Patterns, A::Error> {
+        Vec::deserialize(SeqAccessDeserializer::new(items)).map(Patterns::Include)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Patterns, A::Error> {
+        IncludeExclude::deserialize(MapAccessDeserializer::new(fields))
+            .map(|IncludeExclude { include, exclude }| Patterns::Both { include, exclude })
+    }
 }
 
 impl Patterns {
@@ -280,13 +349,37 @@ pub struct Schedule {
 }
 
 /// Which commit of a ref a schedule's run is for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum AsOf {
     /// The one that the ref had so long before the slot, such as `7d`.
     Age(String),
     /// The last one that succeeded in another workflow, so long before the slot or earlier.
     Succeeded(AsOfSucceeded),
+}
+
+impl<'de> Deserialize<'de> for AsOf {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AsOfVisitor)
+    }
+}
+
+struct AsOfVisitor;
+
+impl<'de> Visitor<'de> for AsOfVisitor {
+    type Value = AsOf;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an age such as 7d, or a mapping with the field succeededIn")
+    }
+
+    fn visit_str<E>(self, age: &str) -> Result<AsOf, E> {
+        Ok(AsOf::Age(age.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<AsOf, A::Error> {
+        AsOfSucceeded::deserialize(MapAccessDeserializer::new(fields)).map(AsOf::Succeeded)
+    }
 }
 
 /// The last commit that succeeded in another workflow.
@@ -366,17 +459,130 @@ pub struct Timeouts {
 }
 
 /// A concurrency group that each run of the workflow is in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+///
+/// A reference in the key that has no value for an event (such as the number of the pull request of
+/// a schedule) means that its run is not in the group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "ConcurrencyFields", into = "ConcurrencyFields")]
 pub struct Concurrency {
     /// The group's key, with `$(...)` references. It is the workflow's own unless `shared`.
     pub group: String,
     /// Whether workflows of the tenant that render the same key share the group.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shared: bool,
     /// What a run does when others of the group are under way.
-    #[serde(flatten)]
     pub strategy: Strategy,
+}
+
+/// [`Concurrency`] as it is written: the fields of its strategy stand beside the strategy's name.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Concurrency")]
+struct ConcurrencyFields {
+    /// The group's key, with `$(...)` references. It is the workflow's own unless `shared`.
+    group: String,
+    /// Whether workflows of the tenant that render the same key share the group.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    shared: bool,
+    /// What a run does when others of the group are under way.
+    strategy: StrategyName,
+    /// With `replace`: how the others end. `runFinally` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cancel: Option<CancelMode>,
+    /// With `queue`: how many may run together. One when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    max_running: Option<u32>,
+    /// With `queue`: how many may wait; a further one ends as expired. No limit when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    max_queued: Option<u32>,
+    /// With `queue`: how long one may wait, such as `30m`; then it ends as expired. No limit when
+    /// left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_wait: Option<String>,
+}
+
+/// The name of a strategy.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline)]
+enum StrategyName {
+    /// It takes their place: older ones are told to end, and it starts at once.
+    Replace,
+    /// It waits for them.
+    Queue,
+    /// It does not care.
+    Allow,
+}
+
+impl TryFrom<ConcurrencyFields> for Concurrency {
+    type Error = String;
+
+    fn try_from(fields: ConcurrencyFields) -> Result<Self, String> {
+        let ConcurrencyFields { group, shared, strategy, cancel, .. } = fields;
+        let limits = [
+            ("maxRunning", fields.max_running.is_some()),
+            ("maxQueued", fields.max_queued.is_some()),
+            ("maxWait", fields.max_wait.is_some()),
+        ];
+        let queue = matches!(strategy, StrategyName::Queue);
+        if let Some((name, _)) = limits.iter().find(|(_, given)| *given && !queue) {
+            return Err(format!("`{name}` has a meaning only with `strategy: queue`"));
+        }
+        if cancel.is_some() && !matches!(strategy, StrategyName::Replace) {
+            return Err("`cancel` has a meaning only with `strategy: replace`".into());
+        }
+        let strategy = match strategy {
+            StrategyName::Replace => {
+                Strategy::Replace { cancel: cancel.unwrap_or_else(default_cancel) }
+            }
+            StrategyName::Queue => Strategy::Queue(QueueLimits {
+                max_running: fields.max_running.unwrap_or_else(one),
+                max_queued: fields.max_queued,
+                max_wait: fields.max_wait,
+            }),
+            StrategyName::Allow => Strategy::Allow,
+        };
+        Ok(Self { group, shared, strategy })
+    }
+}
+
+impl From<Concurrency> for ConcurrencyFields {
+    fn from(concurrency: Concurrency) -> Self {
+        let mut fields = Self {
+            group: concurrency.group,
+            shared: concurrency.shared,
+            strategy: StrategyName::Allow,
+            cancel: None,
+            max_running: None,
+            max_queued: None,
+            max_wait: None,
+        };
+        match concurrency.strategy {
+            Strategy::Replace { cancel } => {
+                fields.strategy = StrategyName::Replace;
+                fields.cancel = (!is_default_cancel(&cancel)).then_some(cancel);
+            }
+            Strategy::Queue(limits) => {
+                fields.strategy = StrategyName::Queue;
+                fields.max_running = (!is_one(&limits.max_running)).then_some(limits.max_running);
+                fields.max_queued = limits.max_queued;
+                fields.max_wait = limits.max_wait;
+            }
+            Strategy::Allow => {}
+        }
+        fields
+    }
+}
+
+impl JsonSchema for Concurrency {
+    fn schema_name() -> Cow<'static, str> {
+        ConcurrencyFields::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        ConcurrencyFields::json_schema(generator)
+    }
 }
 
 /// What a run does when others of its group are under way.

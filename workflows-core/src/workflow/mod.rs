@@ -1,9 +1,25 @@
 //! The Workflow document: its types, loading and checking, and substitution.
 
+mod cron;
+mod decode;
 mod document;
+mod duration;
+mod load;
+mod problem;
+mod validate;
+mod yaml;
 
-pub use self::document::{
-    AsOf, AsOfSucceeded, Concurrency, Filter, Metadata, Notification, Param, PathFilter, Patterns,
-    PipelineRef, QueueLimits, RepoSelector, ResolverParam, Retention, Schedule, Strategy, Timeouts,
-    Trigger, WhenSkipped, Workflow, WorkflowSpec,
+pub use self::{
+    document::{
+        AsOf, AsOfSucceeded, Concurrency, Filter, Metadata, Notification, Param, PathFilter,
+        Patterns, PipelineRef, QueueLimits, RepoSelector, ResolverParam, Retention, Schedule,
+        Strategy, Timeouts, Trigger, WhenSkipped, Workflow, WorkflowSpec,
+    },
+    duration::parse_duration,
+    load::{
+        API_VERSION, DocumentPlace, Ignored, KIND, LoadContext, Loaded, LoadedWorkflow, SELF,
+        TektonObject, load, load_object,
+    },
+    problem::Problem,
+    yaml::YamlLimits,
 };
