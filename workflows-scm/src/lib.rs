@@ -1,1 +1,4 @@
-//! placeholder
+//! Source-code hosts for Workflows: drivers, webhooks and polling.
+
+#[cfg(feature = "git")]
+pub mod git;
