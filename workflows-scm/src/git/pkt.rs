@@ -179,12 +179,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_end_in_packets_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = futures::executor::block_on(async {
-                tokio::runtime::Builder::new_current_thread()
-                    .enable_time()
-                    .build()
-                    .map(|runtime| runtime.block_on(all(reader(vec![bytes]))))
-            });
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let _ = runtime.unwrap().block_on(all(reader(vec![bytes])));
         }
     }
 }
