@@ -20,6 +20,7 @@ pub mod workflow;
 
 pub use self::{
     clock::{Clock, ManualClock, SharedClock, SystemClock},
+    engine::{Engine, EngineHandle, EngineOptions},
     error::{BoxError, Error, ErrorKind, Result},
     event::{Event, EventKind, Observation, SubjectClaim, Verified},
     identity::{

@@ -1,11 +1,23 @@
 //! What every stage works with.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    future::Future,
+    sync::Arc,
+};
 
-use super::{connections::ConnectionTable, mutator::RunMutator, options::EngineOptions};
+use tokio::sync::Notify;
+
+use super::{
+    connections::ConnectionTable, health::HealthBoard, metrics::Metrics, mutator::RunMutator,
+    options::EngineOptions,
+};
 use crate::{
-    NotifierName, Policy, RunSink, SecretStore, SharedClock, SinkName, Store, Tenant,
+    Error, NotifierName, Policy, Result, Run, RunSink, SecretStore, SharedClock, SinkName, Store,
+    Tenant,
     notify::Notifier,
+    store::{Claim, Committed, Effects},
 };
 
 /// The parts of an engine, shared by its stages.
@@ -19,7 +31,50 @@ pub(crate) struct Core {
     pub(crate) default_sink: SinkName,
     pub(crate) notifiers: BTreeMap<(Tenant, NotifierName), Arc<dyn Notifier>>,
     pub(crate) mutators: Vec<Arc<dyn RunMutator>>,
+    pub(crate) health: Arc<HealthBoard>,
+    pub(crate) metrics: Metrics,
+    /// Rings when a stage of this process has committed something.
+    pub(crate) committed: Notify,
     pub(crate) options: EngineOptions,
+}
+
+impl Core {
+    /// Commits what came of a claim, and counts the runs that it ended.
+    pub(crate) async fn commit(&self, claim: &Claim, effects: Effects) -> Result<Committed> {
+        let ended: Vec<Run> = effects
+            .runs
+            .iter()
+            .chain(effects.changes.iter().map(|change| &change.run))
+            .filter(|run| run.state.is_terminal())
+            .cloned()
+            .collect();
+        let committed = self.store.commit(&claim.lease, effects).await?;
+        for run in &ended {
+            self.metrics.run_ended(run);
+        }
+        Ok(committed)
+    }
+
+    /// The tenants that something was set up for.
+    pub(crate) fn tenants(&self) -> BTreeSet<Tenant> {
+        let connected = self.connections.iter().map(|((tenant, _), _)| tenant.clone());
+        let notified = self.notifiers.keys().map(|(tenant, _)| tenant.clone());
+        connected.chain(notified).chain([Tenant::default()]).collect()
+    }
+
+    /// Waits for the answer of something outside: no longer than
+    /// [`EngineOptions::call_timeout`]. No answer in time is a `Transient` error, and leaves open
+    /// whether the call came to something.
+    pub(crate) async fn call<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let limit = self.options.call_timeout;
+        tokio::time::timeout(limit.unsigned_abs(), call).await.unwrap_or_else(|_| {
+            Err(Error::transient(operation, "there was no answer in time").with("limit", limit))
+        })
+    }
 }
 
 impl fmt::Debug for Core {

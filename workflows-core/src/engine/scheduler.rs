@@ -24,7 +24,7 @@ pub(crate) use self::{
     hold::{hold, unhold},
     wake::leaving,
 };
-use super::core::Core;
+use super::{core::Core, transition::follow};
 use crate::{
     CancelMode, Error, GroupKey, Result, Run, RunKey, RunState, Store, Tenant, WorkflowId,
     run::{CancelReason, Cancellation},
@@ -52,7 +52,10 @@ pub(crate) async fn run(core: &Core, claim: &Claim) -> Result<Committed> {
     };
     let mut scheduled = scheduler.decide(&claim.work.tenant, key).await?;
     scheduled.effects.claim_next = Some(core.options.lease);
-    core.store.commit(&claim.lease, scheduled.into_effects()).await
+    for (before, after) in &scheduled.changes {
+        follow(core, Some(before), after, &mut scheduled.effects).await?;
+    }
+    core.commit(claim, scheduled.into_effects()).await
 }
 
 /// What the scheduler works with.

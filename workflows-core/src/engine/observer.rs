@@ -1,0 +1,228 @@
+//! Looking at runs until they have ended.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{
+    backoff,
+    core::Core,
+    dispatcher::{called_off, sink_run},
+    transition::{follow, notification, notify_work, status_key},
+};
+use crate::{
+    Error, ErrorKind, LogRef, NotifierName, Result, Run, RunPhase, RunSink, RunState, RunStatus,
+    TaskStatus, Transition,
+    run::FailedStep,
+    sink::TaskPhase,
+    store::{
+        Claim, Committed, DeliveryQuery, Effects, NewWork, PageRequest, RunChange, Stage, WorkKey,
+    },
+};
+
+/// How many bytes of a failing step's log are read for its last lines.
+const LOG_TAIL: usize = 64 << 10;
+/// A longer line of a log is cut.
+const LINE: usize = 500;
+
+/// Looks at the run of a claim once.
+pub(crate) async fn run(core: &Core, claim: &Claim) -> Result<Committed> {
+    let WorkKey::Run { run: key } = &claim.work.key else {
+        return core.commit(claim, Effects::default()).await;
+    };
+    let Some(run) = core.store.run(&claim.work.tenant, key).await? else {
+        return core.commit(claim, Effects::default()).await;
+    };
+    if !matches!(run.state, RunState::Created | RunState::Running) {
+        return core.commit(claim, Effects::default()).await;
+    }
+    let sink = core.sinks.get(&run.sink).ok_or_else(|| {
+        Error::transient("look at a run", "the engine has no sink of that name (any more)")
+            .with("sink", &run.sink)
+    })?;
+    let after = match core.call("read a run's state", sink.state(&sink_run(&run))).await {
+        Ok(status) => seen(core, &**sink, &run, status).await,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let waited = core.clock.now().duration_since(claim.since);
+            if waited < core.options.forgotten_after {
+                return Err(Error::transient(
+                    "look at a run",
+                    format!("its sink does not know it yet, or any more: {error}"),
+                ));
+            }
+            forgotten(core, &run)
+        }
+        Err(error) if error.kind().is_retryable() => return Err(error),
+        Err(error) => {
+            return Err(Error::transient("look at a run", error.to_string()).caused_by(error));
+        }
+    };
+    commit(core, claim, &run, after).await
+}
+
+async fn commit(core: &Core, claim: &Claim, before: &Run, after: Run) -> Result<Committed> {
+    let now = core.clock.now();
+    let mut effects = Effects { claim_next: Some(core.options.lease), ..Effects::default() };
+    follow(core, Some(before), &after, &mut effects).await?;
+    if !after.state.is_terminal() {
+        effects.again = Some(backoff::after(now, core.options.observe_interval));
+        if after.state == before.state && after.tasks != before.tasks {
+            // The reporter sees to it that this is not shown too often.
+            effects.work.extend(status_key(&after).map(|status| {
+                NewWork::now(after.tenant.clone(), Stage::Report, WorkKey::Status { status })
+            }));
+        }
+        tell_progress(core, &after, &mut effects).await?;
+    }
+    if after != *before {
+        effects.changes.push(RunChange { run: after });
+    }
+    core.commit(claim, effects).await
+}
+
+/// The run as its sink's status makes it.
+async fn seen(core: &Core, sink: &dyn RunSink, run: &Run, status: RunStatus) -> Run {
+    let now = core.clock.now();
+    let mut after = run.clone();
+    after.tasks = status.tasks;
+    after.results = status.results;
+    after.started_at = after.started_at.or(status.started_at);
+    if status.phase == RunPhase::Running {
+        after.state = RunState::Running;
+        after.started_at = after.started_at.or(Some(now));
+    }
+    if status.phase.is_terminal() {
+        after.finished_at = Some(status.finished_at.unwrap_or(now));
+        (after.state, after.message) = end(run, status.phase, status.message, after.finished_at);
+        if matches!(after.state, RunState::Failed | RunState::TimedOut) {
+            after.failure = failure(core, sink, &after).await;
+        }
+    } else if run.cancel.is_none() || !status.message.is_empty() {
+        after.message = status.message;
+    }
+    after
+}
+
+/// How a run ended. The engine remembers that it told the run to end, for its executor may call the
+/// outcome something else. A success, or an end before the order was given, is what it is.
+fn end(
+    run: &Run,
+    phase: RunPhase,
+    message: String,
+    finished_at: Option<Timestamp>,
+) -> (RunState, String) {
+    let ordered_first = run
+        .cancel
+        .as_ref()
+        .is_some_and(|cancel| finished_at.is_none_or(|finished| finished >= cancel.at));
+    match phase {
+        RunPhase::Succeeded => (RunState::Succeeded, message),
+        _ if ordered_first => called_off(run),
+        RunPhase::TimedOut => (RunState::TimedOut, message),
+        RunPhase::Cancelled if message.is_empty() => called_off(run),
+        RunPhase::Cancelled => (RunState::Cancelled, message),
+        RunPhase::Interrupted if message.is_empty() => {
+            (RunState::Failed, "it was broken off".to_owned())
+        }
+        RunPhase::Interrupted => (RunState::Failed, format!("it was broken off: {message}")),
+        _ => (RunState::Failed, message),
+    }
+}
+
+/// A run that its sink does not know any more.
+fn forgotten(core: &Core, run: &Run) -> Run {
+    let mut after = run.clone();
+    (after.state, after.message) = if run.cancel.is_some() {
+        called_off(run)
+    } else {
+        let message = format!("it was taken away from {} before its end was seen", run.sink);
+        (RunState::Failed, message)
+    };
+    after.finished_at = Some(core.clock.now());
+    after
+}
+
+/// The step at which a run failed, with its last lines where they can be had.
+async fn failure(core: &Core, sink: &dyn RunSink, run: &Run) -> Option<FailedStep> {
+    let (task, step) = failed_step(&run.tasks)?;
+    let log = LogRef { task: Arc::clone(&task.name), step: Arc::clone(&step.name) };
+    let mut last_lines = Vec::new();
+    if let Some(logs) = sink.logs() {
+        match core.call("read a log", logs.tail(&sink_run(run), &log, LOG_TAIL)).await {
+            Ok(bytes) => last_lines = lines(&bytes, core.options.failure_lines),
+            Err(error) => tracing::debug!(%error, "the failing step's log could not be read"),
+        }
+    }
+    Some(FailedStep {
+        task: Arc::clone(&task.name),
+        step: log.step,
+        exit_code: step.exit_code,
+        last_lines,
+    })
+}
+
+fn failed_step(tasks: &[TaskStatus]) -> Option<(&TaskStatus, &crate::sink::StepStatus)> {
+    let task = tasks
+        .iter()
+        .find(|task| task.phase == TaskPhase::Failed)
+        .or_else(|| tasks.iter().find(|task| task.phase == TaskPhase::TimedOut))?;
+    let failed = task.steps.iter().find(|step| step.exit_code.is_some_and(|code| code != 0));
+    Some((task, failed.or(task.steps.last())?))
+}
+
+/// The last lines of a log: each cut at 500 characters, without control characters, which terminals
+/// and chat services would obey.
+fn lines(bytes: &[u8], most: usize) -> Vec<String> {
+    let text = String::from_utf8_lossy(bytes);
+    let all: Vec<&str> = text.lines().collect();
+    let shown = |line: &&str| -> String {
+        line.chars().filter(|c| *c == '\t' || !c.is_control()).take(LINE).collect()
+    };
+    all[all.len().saturating_sub(most)..].iter().map(shown).collect()
+}
+
+/// Tells those who want to hear of progress: when more tasks have ended than they were told of, at
+/// most once in [`progress_interval`](super::EngineOptions::progress_interval), and not while an
+/// earlier word of progress is still to be delivered.
+async fn tell_progress(core: &Core, run: &Run, effects: &mut Effects) -> Result<()> {
+    let mut wanting: Vec<&NotifierName> = run
+        .notify
+        .iter()
+        .filter(|one| one.on.contains(&Transition::Progress))
+        .map(|one| &one.notifier)
+        .collect();
+    wanting.dedup();
+    let ended = ended_tasks(&run.tasks);
+    if wanting.is_empty() || ended == 0 || run.state != RunState::Running {
+        return Ok(());
+    }
+    let query = DeliveryQuery::of(run.tenant.clone())
+        .run(Some(run.key.clone()))
+        .page(PageRequest { limit: 1_000, after: None });
+    let told = core.store.notifications(query).await?.items;
+    let now = core.clock.now();
+    for notifier in wanting {
+        let last = told
+            .iter()
+            .find(|one| one.transition == Transition::Progress && one.notifier == *notifier);
+        if let Some(last) = last {
+            let told_all = ended_tasks(&last.view.tasks) >= ended;
+            let pending = last.state == crate::store::NotificationState::Pending;
+            let due = backoff::after(last.created_at, core.options.progress_interval);
+            if told_all || pending || due > now {
+                continue;
+            }
+        }
+        let which = ended.to_string();
+        effects.notifications.push(notification(core, run, notifier, Transition::Progress, &which));
+        effects.work.push(notify_work(run, notifier));
+    }
+    Ok(())
+}
+
+fn ended_tasks(tasks: &[TaskStatus]) -> usize {
+    tasks
+        .iter()
+        .filter(|task| !matches!(task.phase, TaskPhase::Pending | TaskPhase::Running))
+        .count()
+}
