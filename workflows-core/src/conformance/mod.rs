@@ -6,6 +6,7 @@
 //! a macro for each suite makes one test of each case.
 
 mod case;
+pub mod groups;
 pub mod repository;
 mod scripted_scm;
 mod scripted_sink;

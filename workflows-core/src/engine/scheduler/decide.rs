@@ -96,6 +96,13 @@ pub(crate) fn decide(situation: &Situation<'_>) -> GroupVerdict {
             let message = format!("expired in its queue: its workflow is held by {}", hold.by);
             return GroupVerdict::Expired { message };
         }
+        let queues = memberships(situation)
+            .filter_map(|(group, strategy)| queue_limits(strategy).map(|limits| (group, limits)));
+        for (group, limits) in queues {
+            if let Some(message) = full_queue(situation, group, limits, &BTreeSet::new()) {
+                return GroupVerdict::Expired { message };
+            }
+        }
         let why = if hold.reason.is_empty() { String::new() } else { format!(": {}", hold.reason) };
         let message = format!("held by {}{why}", hold.by);
         return GroupVerdict::Queued { message, deadline, supersedes: BTreeSet::new() };
@@ -125,13 +132,7 @@ pub(crate) fn decide(situation: &Situation<'_>) -> GroupVerdict {
             let message = format!("expired in its queue after {waited}: {reason}");
             return GroupVerdict::Expired { message };
         }
-        let waiting = others(group, run)
-            .filter(|member| member.state == RunState::Queued && !supersedes.contains(&member.run))
-            .count();
-        let full = limits.max_queued.is_some_and(|limit| waiting >= limit as usize);
-        if full && run.state == RunState::Planned {
-            let message =
-                format!("the queue of {} is full: {waiting} wait in it already", group.group);
+        if let Some(message) = full_queue(situation, group, limits, &supersedes) {
             return GroupVerdict::Expired { message };
         }
         waits_for.get_or_insert(reason);
@@ -179,6 +180,21 @@ fn must_wait(
         0 => format!("waits in {key} for {under_way} under way"),
         _ => format!("waits in {key} behind {before} others, with {under_way} under way"),
     })
+}
+
+/// Why a run that has just been planned may not even wait in a group, for people.
+fn full_queue(
+    situation: &Situation<'_>,
+    group: &GroupSnapshot,
+    limits: &QueueLimits,
+    superseded: &BTreeSet<RunKey>,
+) -> Option<String> {
+    let limit = limits.max_queued.filter(|_| situation.run.state == RunState::Planned)?;
+    let waiting = others(group, situation.run)
+        .filter(|member| member.state == RunState::Queued && !superseded.contains(&member.run))
+        .count();
+    (waiting >= limit as usize)
+        .then(|| format!("the queue of {} is full: {waiting} wait in it already", group.group))
 }
 
 fn deadline_of(run: &Run, limits: &QueueLimits) -> Result<Option<Timestamp>, String> {
