@@ -268,3 +268,6 @@ fn narrowest(prefixes: BTreeSet<Arc<str>>) -> BTreeSet<Arc<str>> {
     }
     kept.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -500,3 +500,6 @@ async fn judge_expression(
         Err(error) => Some(failed("filter", format!("{}: {error}", expression.source()))),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -234,3 +234,6 @@ pub fn default_actions(kind: &EventKind) -> Arc<[Arc<str>]> {
         _ => &ANY,
     })
 }
+
+#[cfg(test)]
+mod tests;
