@@ -7,6 +7,8 @@ pub mod engine;
 mod error;
 pub mod event;
 mod identity;
+#[cfg(all(feature = "local", unix))]
+pub mod local;
 pub mod matching;
 pub mod notify;
 pub mod policy;

@@ -72,6 +72,8 @@ pub struct RunRequest {
     pub pipeline_run: Arc<Value>,
     /// A credential to clone the repository with, where the connection can mint one.
     pub credential: Option<CloneCredential>,
+    /// The address that the credential is for, and no other: the repository's clone address.
+    pub clone_url: Option<Arc<str>>,
 }
 
 impl RunRequest {
@@ -88,6 +90,7 @@ impl RunRequest {
             name: name.into(),
             pipeline_run: Arc::new(pipeline_run),
             credential: None,
+            clone_url: None,
         }
     }
 
@@ -95,6 +98,13 @@ impl RunRequest {
     #[must_use]
     pub fn with_credential(mut self, credential: Option<CloneCredential>) -> Self {
         self.credential = credential;
+        self
+    }
+
+    /// Sets the address that the credential is for.
+    #[must_use]
+    pub fn with_clone_url(mut self, clone_url: impl Into<Arc<str>>) -> Self {
+        self.clone_url = Some(clone_url.into());
         self
     }
 }

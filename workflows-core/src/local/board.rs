@@ -1,0 +1,105 @@
+//! How a run that is executing stands, for whoever asks.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::broadcast;
+
+use super::{run_directory::RunRecord, spec::Pipeline};
+use crate::{
+    RunKey, RunPhase, RunStatus, TaskStatus,
+    sink::{StepStatus, TaskPhase},
+};
+
+#[derive(Debug)]
+pub(super) struct Board {
+    key: RunKey,
+    state: Mutex<State>,
+    changed: broadcast::Sender<RunKey>,
+}
+
+#[derive(Debug)]
+struct State {
+    status: RunStatus,
+    /// In the order of the document.
+    tasks: Vec<TaskStatus>,
+    /// Places of those that have started, first ones first.
+    order: Vec<usize>,
+}
+
+impl State {
+    fn status(&self) -> RunStatus {
+        let started = self.order.iter().copied();
+        let waiting = (0..self.tasks.len()).filter(|index| !self.order.contains(index));
+        let tasks = started.chain(waiting).filter_map(|index| self.tasks.get(index).cloned());
+        let mut status = self.status.clone();
+        status.tasks = tasks.collect();
+        status
+    }
+}
+
+impl Board {
+    pub(super) fn new(
+        record: &RunRecord,
+        pipeline: &Pipeline,
+        changed: broadcast::Sender<RunKey>,
+    ) -> Self {
+        let mut status = RunStatus::new(RunPhase::Running);
+        status.started_at = Some(record.started_at);
+        let tasks = pipeline.tasks.iter().map(|task| TaskStatus {
+            name: task.name.as_str().into(),
+            phase: TaskPhase::Pending,
+            message: String::new(),
+            started_at: None,
+            finished_at: None,
+            steps: task
+                .steps
+                .iter()
+                .map(|step| StepStatus { name: step.name.as_str().into(), exit_code: None })
+                .collect(),
+        });
+        let state = State { status, tasks: tasks.collect(), order: Vec::new() };
+        Self { key: record.key.clone(), state: Mutex::new(state), changed }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn status(&self) -> RunStatus {
+        self.state().status()
+    }
+
+    /// An attempt of a task has begun: its steps have yet to run.
+    pub(super) fn task_began(&self, task: usize, at: Timestamp) {
+        let mut state = self.state();
+        if !state.order.contains(&task) {
+            state.order.push(task);
+        }
+        drop(state);
+        self.change_task(task, |status| {
+            status.phase = TaskPhase::Running;
+            status.started_at = Some(at);
+            status.steps.iter_mut().for_each(|step| step.exit_code = None);
+        });
+    }
+
+    pub(super) fn change_task(&self, task: usize, change: impl FnOnce(&mut TaskStatus)) {
+        if let Some(status) = self.state().tasks.get_mut(task) {
+            change(status);
+        }
+        self.announce();
+    }
+
+    /// The run has ended so; returns the whole.
+    pub(super) fn finish(&self, finish: impl FnOnce(&mut RunStatus)) -> RunStatus {
+        let mut state = self.state();
+        finish(&mut state.status);
+        state.status()
+    }
+
+    pub(super) fn announce(&self) {
+        // Nobody has to listen.
+        let _ = self.changed.send(self.key.clone());
+    }
+}
