@@ -4,7 +4,7 @@
 //! another process that holds the claim now. `ensure` is create-or-get by the run's key, a cancel of
 //! what has ended or is not known is success, and what was committed is never undone.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::SignedDuration;
 
@@ -233,14 +233,16 @@ async fn ensure(
     core: &Core,
     claim: &Claim,
     run: &Run,
-    credential: Option<CloneCredential>,
+    credential: Option<(CloneCredential, Arc<str>)>,
 ) -> Result<EnsuredRun> {
+    let (credential, clone_url) = credential.unzip();
     let request = RunRequest {
         key: run.key.clone(),
         tenant: run.tenant.clone(),
         name: run.name.clone(),
         pipeline_run: run.pipeline_run.clone(),
         credential,
+        clone_url,
     };
     while_leased(core, claim, "create a run", sink(core, run)?.ensure(&request)).await
 }
@@ -350,7 +352,8 @@ async fn end_replaced(core: &Core, claim: &Claim, run: &Run) -> Result<()> {
 }
 
 /// A credential to clone the repository with, where the connection can mint one.
-async fn credential(core: &Core, run: &Run) -> Result<Option<CloneCredential>> {
+/// A credential for the run, and the address that it is for.
+async fn credential(core: &Core, run: &Run) -> Result<Option<(CloneCredential, Arc<str>)>> {
     let mints = core
         .connections
         .get(&run.tenant, &run.repo.connection)
@@ -365,7 +368,7 @@ async fn credential(core: &Core, run: &Run) -> Result<Option<CloneCredential>> {
     let limit = run.pipeline_run["spec"]["timeouts"]["pipeline"].as_str();
     let for_at_least = limit.and_then(|limit| duration::parse(limit).ok()).unwrap_or(USUAL_RUN);
     match core.call("mint a credential", credentials.mint(for_at_least)).await {
-        Ok(credential) => Ok(Some(credential)),
+        Ok(credential) => Ok(Some((credential, connection.links().clone_url.into()))),
         Err(error) if error.kind() == ErrorKind::Unsupported => Ok(None),
         Err(error) => Err(again_later(error)),
     }

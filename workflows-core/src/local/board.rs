@@ -7,15 +7,15 @@ use tokio::sync::broadcast;
 
 use super::{run_directory::RunRecord, spec::Pipeline};
 use crate::{
-    RunKey, RunPhase, RunStatus, TaskStatus,
-    sink::{StepStatus, TaskPhase},
+    RunPhase, RunStatus, TaskStatus,
+    sink::{ChangedRun, StepStatus, TaskPhase},
 };
 
 #[derive(Debug)]
 pub(super) struct Board {
-    key: RunKey,
+    run: ChangedRun,
     state: Mutex<State>,
-    changed: broadcast::Sender<RunKey>,
+    changed: broadcast::Sender<ChangedRun>,
 }
 
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Board {
     pub(super) fn new(
         record: &RunRecord,
         pipeline: &Pipeline,
-        changed: broadcast::Sender<RunKey>,
+        changed: broadcast::Sender<ChangedRun>,
     ) -> Self {
         let mut status = RunStatus::new(RunPhase::Running);
         status.started_at = Some(record.started_at);
@@ -59,7 +59,11 @@ impl Board {
                 .collect(),
         });
         let state = State { status, tasks: tasks.collect(), order: Vec::new() };
-        Self { key: record.key.clone(), state: Mutex::new(state), changed }
+        Self {
+            run: ChangedRun { tenant: record.tenant.clone(), key: record.key.clone() },
+            state: Mutex::new(state),
+            changed,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -100,6 +104,6 @@ impl Board {
 
     pub(super) fn announce(&self) {
         // Nobody has to listen.
-        let _ = self.changed.send(self.key.clone());
+        let _ = self.changed.send(self.run.clone());
     }
 }

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     CancelMode, Error, ErrorKind, LogRef, Result, RunKey, RunPhase, RunSink, RunStatus,
     SharedClock, SystemClock, Tenant,
-    sink::{EnsuredRun, LogSource, RunRequest, SinkRun},
+    sink::{ChangedRun, EnsuredRun, LogSource, RunRequest, SinkRun},
 };
 
 /// How long a stripped run's key and end are remembered.
@@ -226,7 +226,7 @@ pub(super) struct Shared {
     volumes: Volumes,
     default_timeout: SignedDuration,
     keep_runs: usize,
-    changed: broadcast::Sender<RunKey>,
+    changed: broadcast::Sender<ChangedRun>,
     active: Mutex<HashMap<RunKey, Active>>,
     ended: Mutex<Ended>,
 }
@@ -573,7 +573,7 @@ impl RunSink for LocalSink {
         .await
     }
 
-    fn changes(&self) -> Option<BoxStream<'static, RunKey>> {
+    fn changes(&self) -> Option<BoxStream<'static, ChangedRun>> {
         let changes = BroadcastStream::new(self.shared.changed.subscribe());
         // Who lags misses changes, which a hint may do.
         Some(changes.filter_map(|change| async { change.ok() }).boxed())

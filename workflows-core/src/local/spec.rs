@@ -16,7 +16,7 @@ use super::{
     graph,
     variables::{Declared, Kind, ParamValue, Subject, Template, ValueTemplate, Variable, scalar},
 };
-use crate::{Error, ErrorKind, Result, Tenant};
+use crate::{Error, ErrorKind, Result, Tenant, workflow::parse_duration};
 
 /// Which claims, config maps and secrets of a tenant are which directories.
 pub(super) type Volumes = BTreeMap<(Tenant, VolumeKind, String), PathBuf>;
@@ -299,7 +299,8 @@ impl Reader<'_> {
 
     fn duration(&mut self, object: &Object<'_>, name: &str) -> Option<Option<SignedDuration>> {
         let text = self.text(object, name)?;
-        let duration = self.ok(&object.at(name), go_duration(&text))?;
+        let duration =
+            self.ok(&object.at(name), parse_duration(&text).map_err(|error| error.to_string()))?;
         Some((duration > SignedDuration::ZERO).then_some(duration))
     }
 
@@ -1138,40 +1139,4 @@ fn is_empty(value: &Value) -> bool {
         Value::String(text) => text.is_empty(),
         Value::Bool(_) | Value::Number(_) => false,
     }
-}
-
-/// A duration as Go writes it: numbers with units, such as `1h30m` or `1.5s`; `0` needs no unit
-/// (<https://pkg.go.dev/time#ParseDuration>). Negative ones are refused.
-fn go_duration(text: &str) -> Result<SignedDuration, String> {
-    let wrong = || {
-        let shown: String = text.chars().take(80).collect();
-        format!("{shown:?} is not a duration such as 1h30m")
-    };
-    if text == "0" {
-        return Ok(SignedDuration::ZERO);
-    }
-    let mut seconds = 0.0_f64;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
-        let (number, after) = rest.split_at(digits);
-        let unit_length =
-            after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
-        let (unit, after) = after.split_at(unit_length);
-        let factor = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" | "μs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return Err(wrong()),
-        };
-        seconds += number.parse::<f64>().map_err(|_| wrong())? * factor;
-        rest = after;
-    }
-    if text.is_empty() {
-        return Err(wrong());
-    }
-    SignedDuration::try_from_secs_f64(seconds).map_err(|_| wrong())
 }

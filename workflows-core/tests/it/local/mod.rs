@@ -1,0 +1,4 @@
+//! The local run sink, with real processes.
+
+mod behaviour;
+mod bench;
