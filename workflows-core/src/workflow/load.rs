@@ -10,6 +10,7 @@ use super::{
     decode::{decode, describe},
     document::Workflow,
     problem::{Problem, nearest, shown},
+    render::Templates,
     validate,
     yaml::{self, Place, YamlLimits},
 };
@@ -116,11 +117,12 @@ pub struct Ignored {
 /// A workflow that was read and is right.
 #[derive(Clone)]
 pub struct LoadedWorkflow {
-    pub(crate) workflow: Arc<Workflow>,
-    pub(crate) digest: Arc<str>,
-    pub(crate) source: Arc<str>,
-    pub(crate) line: u32,
-    pub(crate) place: DocumentPlace,
+    pub(super) workflow: Arc<Workflow>,
+    pub(super) templates: Arc<Templates>,
+    digest: Arc<str>,
+    source: Arc<str>,
+    line: u32,
+    place: DocumentPlace,
 }
 
 impl LoadedWorkflow {
@@ -203,16 +205,10 @@ pub fn load(source: &str, text: &str, context: &LoadContext) -> Loaded {
         let line = document.places.position().line;
         match kind_of(&document.value) {
             Ok(DocumentKind::Workflow) => match read_workflow(&document.value, context) {
-                Ok((workflow, digest)) => {
-                    let name = Arc::clone(&workflow.metadata.name);
+                Ok(read) => {
+                    let name = Arc::clone(&read.workflow.metadata.name);
                     if names.insert(Arc::clone(&name)) {
-                        loaded.workflows.push(LoadedWorkflow {
-                            workflow: Arc::new(workflow),
-                            digest,
-                            source: Arc::clone(&source),
-                            line,
-                            place: context.place,
-                        });
+                        loaded.workflows.push(read.into_loaded(&source, line, context.place));
                     } else {
                         let message =
                             format!("the file has another workflow named {}", shown(&name));
@@ -265,13 +261,7 @@ pub fn load_object(
         Err(problem) => Err(vec![*problem]),
     };
     match read {
-        Ok((workflow, digest)) => Ok(LoadedWorkflow {
-            workflow: Arc::new(workflow),
-            digest,
-            source,
-            line: 0,
-            place: context.place,
-        }),
+        Ok(read) => Ok(read.into_loaded(&source, 0, context.place)),
         Err(mut problems) => {
             problems.iter_mut().for_each(|problem| problem.source = Arc::clone(&source));
             Err(problems)
@@ -358,26 +348,47 @@ fn keep_object(
     }
 }
 
-fn read_workflow(
-    value: &Value,
-    context: &LoadContext,
-) -> Result<(Workflow, Arc<str>), Vec<Problem>> {
+/// A document that is right, with what was made of it.
+struct ReadWorkflow {
+    workflow: Workflow,
+    templates: Templates,
+    digest: Arc<str>,
+}
+
+impl ReadWorkflow {
+    fn into_loaded(self, source: &Arc<str>, line: u32, place: DocumentPlace) -> LoadedWorkflow {
+        LoadedWorkflow {
+            workflow: Arc::new(self.workflow),
+            templates: Arc::new(self.templates),
+            digest: self.digest,
+            source: Arc::clone(source),
+            line,
+            place,
+        }
+    }
+}
+
+fn read_workflow(value: &Value, context: &LoadContext) -> Result<ReadWorkflow, Vec<Problem>> {
     let value = without_what_kubernetes_adds(value);
     let decoded = decode::<Workflow>(&value, "");
     let mut problems = decoded.problems;
     if let Some(workflow) = decoded.value {
         // A part that was taken out is no reason to call another one wrong.
+        let mut templates = None;
         if !decoded.shifted {
-            let further = validate::validate(&workflow, context);
+            let mut further = validate::validate(&workflow, context);
+            templates = Some(Templates::compile(&workflow, context.place, &mut further));
             problems.extend(further.into_iter().filter(|problem| {
                 !decoded.wrong.iter().any(|wrong| {
                     wrong.starts_with(&problem.field) || problem.field.starts_with(wrong)
                 })
             }));
         }
-        if problems.is_empty() {
+        if let Some(templates) = templates
+            && problems.is_empty()
+        {
             let digest = digest(&workflow);
-            return Ok((workflow, digest));
+            return Ok(ReadWorkflow { workflow, templates, digest });
         }
     }
     Err(problems)

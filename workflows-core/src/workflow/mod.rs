@@ -6,6 +6,11 @@ mod document;
 mod duration;
 mod load;
 mod problem;
+mod reference;
+mod render;
+mod substitute;
+#[cfg(test)]
+mod testing;
 mod validate;
 mod yaml;
 
@@ -21,5 +26,7 @@ pub use self::{
         TektonObject, load, load_object,
     },
     problem::Problem,
+    render::PipelineFile,
+    substitute::{RepoValues, Values},
     yaml::YamlLimits,
 };

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+pub(crate) use self::pipeline::{ParamShape, check_against_pipeline};
 use super::{
     document::{Concurrency, Notification, RepoSelector, Retention, Strategy, Workflow},
     duration::parse_duration,
@@ -15,10 +16,28 @@ use super::{
     problem::{Problem, did_you_mean, shown},
 };
 
+/// The most items of a list of the document.
+const LONGEST_LIST: usize = 256;
+
 /// All rules that a document breaks.
 pub(crate) fn validate(workflow: &Workflow, context: &LoadContext) -> Vec<Problem> {
     let mut problems = Problems::default();
     let spec = &workflow.spec;
+    let lists = [
+        ("repos", spec.repos.len()),
+        ("triggers", spec.triggers.len()),
+        ("params", spec.params.len()),
+        ("workspaces", spec.workspaces.len()),
+        ("concurrency", spec.concurrency.len()),
+        ("notify", spec.notify.len()),
+    ];
+    for (name, length) in lists.into_iter().filter(|(_, length)| *length > LONGEST_LIST) {
+        let message = format!("the list has {length} items; at most {LONGEST_LIST} are allowed");
+        problems.add_with(format!("spec.{name}"), message, "split the workflow");
+    }
+    if !problems.0.is_empty() {
+        return problems.0;
+    }
     metadata(workflow, &mut problems);
     repos(&spec.repos, context, &mut problems);
     trigger::check(&spec.triggers, context, &mut problems);
