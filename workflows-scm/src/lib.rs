@@ -2,3 +2,4 @@
 
 #[cfg(feature = "git")]
 pub mod git;
+pub mod poll;

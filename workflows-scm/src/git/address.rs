@@ -8,7 +8,7 @@ use workflows_core::{Error, Result};
 const OPERATION: &str = "read a repository address";
 
 /// The address of a repository, checked and normalised, without credentials.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Address {
     /// A directory of this machine.
     File(PathBuf),
@@ -85,7 +85,11 @@ impl Address {
                 Ok(Self::Http(url))
             }
             "ssh" => {
-                let path = decoded(url.path()).trim_end_matches('/').to_owned();
+                let path = decoded(url.path());
+                let path = match path.trim_end_matches('/') {
+                    "" => "/".to_owned(),
+                    path => path.to_owned(),
+                };
                 let host = url.host_str().unwrap_or_default();
                 let user = Some(decoded(url.username())).filter(|user| !user.is_empty());
                 // The standard lower-cases host names of http only.
@@ -144,8 +148,7 @@ impl Address {
                 && part.chars().all(|c| c.is_ascii_alphanumeric() || "-._[]:%".contains(c))
         };
         let user_is_plain = user.as_deref().is_none_or(plain);
-        let path_is_plain =
-            !path.is_empty() && !path.starts_with('-') && !path.chars().any(char::is_control);
+        let path_is_plain = !path.starts_with('-') && !path.chars().any(char::is_control);
         if host.is_empty() || !plain(host) || !user_is_plain || !path_is_plain {
             return Err(Error::invalid(
                 OPERATION,
@@ -179,9 +182,21 @@ impl Address {
                 Ok(Self::Http(url))
             }
             Self::Ssh(base) => {
-                let path = format!("{}/{name}", base.path.trim_end_matches('/'));
+                let path = match base.path.as_str() {
+                    "" => name.to_owned(),
+                    path => format!("{}/{name}", path.trim_end_matches('/')),
+                };
                 Ok(Self::Ssh(SshAddress { path, ..base.clone() }))
             }
+        }
+    }
+
+    /// Whether it names a host, and nothing there.
+    pub(super) fn is_only_a_host(&self) -> bool {
+        match self {
+            Self::File(_) => false,
+            Self::Http(url) => url.path().trim_matches('/').is_empty(),
+            Self::Ssh(ssh) => ssh.path.trim_matches('/').is_empty(),
         }
     }
 
@@ -204,6 +219,12 @@ impl Address {
             Self::Http(url) => url.host_str().unwrap_or_default(),
             Self::Ssh(ssh) => &ssh.host,
         }
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.to_string())
     }
 }
 
@@ -299,7 +320,6 @@ mod tests {
             "https://hunter2@host/a",
             "ssh://me:hunter2@host/a",
             "ssh://-oProxyCommand=x/a",
-            "ssh://host/",
             "-oProxyCommand=hunter2:a",
             "git@-host:a",
             "git@host:-a",
@@ -325,6 +345,8 @@ mod tests {
         assert_eq!(join("https://host/git/", "a/b").unwrap(), "https://host/git/a/b");
         assert_eq!(join("https://host", "a/b").unwrap(), "https://host/a/b");
         assert_eq!(join("git@host:team", "a").unwrap(), "git@host:team/a");
+        assert_eq!(join("git@host:", "a/b").unwrap(), "git@host:a/b");
+        assert_eq!(join("ssh://git@host:22", "a/b").unwrap(), "ssh://git@host:22/a/b");
         assert_eq!(join("/srv/git", "a/b.git").unwrap(), "file:///srv/git/a/b.git");
         for name in
             ["", "..", "a/../b", "/a", "a//b", "https://other/a", "a?b", "a#b", "a\\b", "-a"]
@@ -341,6 +363,9 @@ mod tests {
         assert!(!of("https://host/acme").contains(&of("https://host/acme-evil/api")));
         assert!(!of("https://host").contains(&of("https://host.evil/a")));
         assert!(!of("https://host").contains(&of("http://host/a")));
+        assert!(of("ssh://git@host").contains(&of("ssh://git@host/a")));
+        assert!(of("git@host:").contains(&of("git@host:a")));
+        assert!(!of("ssh://git@host").contains(&of("ssh://git@host.evil/a")));
         assert!(of("/srv/git").contains(&of("/srv/git/a")));
         assert!(!of("/srv/git").contains(&of("/srv/git2")));
     }

@@ -1,6 +1,7 @@
 //! Smart HTTP (<https://git-scm.com/docs/http-protocol>) through our HTTP client.
 
 use std::{
+    fmt,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -67,7 +68,6 @@ pub(super) fn client(
 }
 
 /// One repository over HTTP.
-#[derive(Debug)]
 pub(super) struct Http {
     client: Client,
     url: Url,
@@ -78,11 +78,17 @@ pub(super) struct Http {
 }
 
 /// What a server said that it offers, and where it was found after redirects.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Known {
     advertisement: Advertisement,
     url: Url,
     until: Instant,
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").field("url", &self.url.as_str()).finish_non_exhaustive()
+    }
 }
 
 impl Http {
@@ -303,13 +309,16 @@ fn has_type(response: &Response, expected: &str) -> bool {
         .is_some_and(|value| value.split(';').next().is_some_and(|kind| kind.trim() == expected))
 }
 
-/// `Retry-After` in seconds or as an HTTP date (RFC 9110, 10.2.3).
+/// `Retry-After` in seconds or as an HTTP date (RFC 9110, 10.2.3); at most a day.
 fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Timestamp> {
+    const LONGEST: SignedDuration = SignedDuration::from_hours(24);
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse::<i64>() {
-        return now.checked_add(SignedDuration::from_secs(seconds.clamp(0, 86_400))).ok();
+        let wait = SignedDuration::from_secs(seconds.max(0)).min(LONGEST);
+        return now.checked_add(wait).ok();
     }
-    jiff::fmt::rfc2822::parse(value).ok().map(|at| at.timestamp())
+    let at = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
+    Some(at.min(now.checked_add(LONGEST).ok()?))
 }
 
 /// The address for an error: what the user gave, nothing that a server may have added.
@@ -351,6 +360,7 @@ mod tests {
         assert_eq!(read("30").as_deref(), Some("2026-01-02T03:04:35Z"));
         assert_eq!(read("Fri, 02 Jan 2026 04:00:00 GMT").as_deref(), Some("2026-01-02T04:00:00Z"));
         assert_eq!(read("soon"), None);
+        assert_eq!(read("Fri, 02 Jan 2099 04:00:00 GMT").as_deref(), Some("2026-01-03T03:04:05Z"));
         assert_eq!(read("99999999999").as_deref(), Some("2026-01-03T03:04:05Z"));
     }
 }

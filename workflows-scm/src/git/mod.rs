@@ -233,6 +233,13 @@ impl GitDriver {
             Some(base) => base.join(repo)?,
             None => Address::parse(repo)?,
         };
+        if address.is_only_a_host() {
+            return Err(Error::invalid(
+                "connect to git repository",
+                "the address names a host and no repository on it",
+            )
+            .with("address", address));
+        }
         self.check_allowed(&address)?;
         Ok(address)
     }

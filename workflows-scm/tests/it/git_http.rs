@@ -14,9 +14,10 @@ use axum::{
 };
 use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
+use secrecy::SecretString;
 use workflows_core::{
-    CommitId, ConnectionName, ErrorKind, ManualClock, RepoConnection, ScmDriver, SecretRef,
-    StaticSecrets, Tenant,
+    CommitId, ConnectionName, Error, ErrorKind, ManualClock, RepoConnection, ScmDriver, SecretRef,
+    SecretStore, StaticSecrets, Tenant,
     repo::{EntryKind, FileChange, ListOptions, ReadLimit},
 };
 use workflows_scm::git::{GitCredentials, GitDriver};
@@ -526,20 +527,37 @@ async fn credentials_are_shown_and_stay_out_of_everything_else() {
     }
 }
 
+/// Secrets that somebody changes while the driver runs.
+#[derive(Debug, Default)]
+struct Rotating(std::sync::Mutex<Option<&'static str>>);
+
+#[async_trait::async_trait]
+impl SecretStore for Rotating {
+    async fn get(&self, _: &Tenant, _: &SecretRef) -> workflows_core::Result<SecretString> {
+        let value = *self.0.lock().unwrap();
+        value.map(SecretString::from).ok_or_else(|| Error::not_found("get secret", "none yet"))
+    }
+}
+
 #[tokio::test]
 async fn a_rotated_secret_needs_no_restart_and_a_missing_one_is_told() {
     let root = Root::new();
     root.repository("api").commit_file("a", "1");
     let server = guarded(&root, "Bearer hunter2").await;
+    let secrets = Arc::new(Rotating::default());
     let driver = GitDriver::builder()
         .base(&*server.url)
         .credentials(GitCredentials::bearer(secret()))
-        .secrets(Tenant::default(), Arc::new(StaticSecrets::new()))
+        .secrets(Tenant::default(), secrets.clone())
         .build()
         .unwrap();
     let connection = connect(&driver, "api").await;
     assert_eq!(kind_of(&*connection).await, ErrorKind::NotFound);
     assert_eq!(server.take_seen(), [], "nobody is asked without the secret");
+    *secrets.0.lock().unwrap() = Some("hunter1");
+    assert_eq!(kind_of(&*connection).await, ErrorKind::Denied);
+    *secrets.0.lock().unwrap() = Some("hunter2");
+    assert!(connection.resolve("refs/heads/main").await.is_ok());
 }
 
 #[tokio::test]
@@ -776,5 +794,8 @@ async fn only_allowed_addresses_are_reached() {
         ["https://git.example.com/other/api", "file:///etc", "git@git.example.com:acme/api"]
     {
         assert_eq!(connect(other).await.unwrap_err().kind(), ErrorKind::Denied);
+    }
+    for nothing in ["https://git.example.com/", "ssh://git@git.example.com", "git@host:"] {
+        assert_eq!(connect(nothing).await.unwrap_err().kind(), ErrorKind::Invalid);
     }
 }

@@ -27,6 +27,7 @@ type Answer = Response<Body>;
 type Intercept = dyn Fn(&Method, &Uri, &HeaderMap) -> Option<Answer> + Send + Sync;
 
 /// A server; it goes away with this.
+#[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
