@@ -4,6 +4,8 @@ mod decision;
 mod limits;
 mod memory;
 mod query;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod wake;
 mod work;
 
@@ -13,6 +15,8 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::{SqliteOptions, SqliteStore};
 pub(crate) use self::work::group_standing;
 pub use self::{
     decision::{

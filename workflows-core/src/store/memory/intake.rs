@@ -1,6 +1,6 @@
 //! Taking in observations.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use jiff::Timestamp;
 
@@ -46,11 +46,12 @@ impl Ledger {
             observation.delivery.clone(),
             subject.clone(),
         );
-        let admitted = if self.deliveries.contains_key(&delivery) {
-            Admitted::Duplicate { reason: REPEATED_DELIVERY.to_owned() }
-        } else {
-            self.deliveries.insert(delivery, now);
-            self.fold_in(&observation, &state, now)
+        let admitted = match self.deliveries.entry(delivery) {
+            Entry::Occupied(_) => Admitted::Duplicate { reason: REPEATED_DELIVERY.to_owned() },
+            Entry::Vacant(place) => {
+                place.insert(now);
+                self.fold_in(&observation, &state, now)
+            }
         };
         let id = self.next_serial();
         let record = RecordedObservation {

@@ -1,0 +1,520 @@
+//! The ledger in a SQLite file.
+
+mod admit;
+mod commit;
+mod failure;
+mod pages;
+mod prune;
+mod queue;
+mod read;
+mod rows;
+mod schema;
+mod writer;
+
+use std::{
+    collections::HashMap,
+    fs::{File, TryLockError},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use sqlx::{
+    ConnectOptions, Row, SqliteConnection, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use tokio::sync::{mpsc, oneshot};
+
+use self::{
+    failure::{Done, Failure, database_error},
+    rows::tenant_of,
+    writer::{Answer, Ask, Known, Operation, Writer},
+};
+use super::{
+    Admitted, Arrival, Backlog, ClaimRequest, Claimed, Committed, CursorMove, DecisionBatch,
+    DecisionQuery, DeliveryQuery, Effects, EventQuery, GroupSnapshot, Lease, ObservationQuery,
+    OutboxNotification, Page, Prune, Pruned, RecordedObservation, Release, RunQuery, Stage,
+    StatusKey, StatusQuery, StatusRecord, Store, StoreLimits, wake::Wakers,
+};
+use crate::{
+    Approval, CommitId, Error, Event, EventKey, GroupKey, NotifierName, RepoId, Result, Run,
+    RunKey, SharedClock, Tenant,
+    event::{Observation, Payload, SubjectKey, SubjectState},
+};
+
+/// How long a statement waits for a lock that another program (a backup) holds on the file.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// Operations that wait for the writer; who comes then waits to ask.
+const QUEUE: usize = 1_024;
+
+/// Rows that one transaction prunes, so that intake does not wait long behind it.
+const PRUNED_AT_ONCE: u32 = 100;
+
+/// How a ledger is opened.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SqliteOptions {
+    /// Limits of what a tenant may put in.
+    pub limits: StoreLimits,
+    /// For how long to wait for another process to let go of the file: a predecessor that is about
+    /// to end. By default two seconds.
+    pub lock_wait: Duration,
+    /// Connections for reading. By default four.
+    pub readers: u32,
+    /// Pages of 4 KiB in the write-ahead log, beyond which they are moved into the file. More makes
+    /// for fewer and longer pauses, and a larger log. By default 16,384: 64 MiB.
+    pub checkpoint_pages: u32,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self {
+            limits: StoreLimits::default(),
+            lock_wait: Duration::from_secs(2),
+            readers: 4,
+            checkpoint_pages: 16_384,
+        }
+    }
+}
+
+impl SqliteOptions {
+    /// Sets the limits of what a tenant may put in.
+    #[must_use]
+    pub fn limits(mut self, limits: StoreLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets for how long to wait for another process to let go of the file.
+    #[must_use]
+    pub fn lock_wait(mut self, wait: Duration) -> Self {
+        self.lock_wait = wait;
+        self
+    }
+
+    /// Sets how many connections read.
+    #[must_use]
+    pub fn readers(mut self, readers: u32) -> Self {
+        self.readers = readers;
+        self
+    }
+
+    /// Sets how many pages the write-ahead log may have before they are moved into the file.
+    #[must_use]
+    pub fn checkpoint_pages(mut self, pages: u32) -> Self {
+        self.checkpoint_pages = pages;
+        self
+    }
+}
+
+/// The ledger in a SQLite file, for one process.
+///
+/// What a call returned `Ok` for is on the disk: operations that come together are written by one
+/// task in one transaction with one fsync (`journal_mode=WAL`, `synchronous=FULL`). Leases alone
+/// are not synced, for a lease that is lost is harmless.
+///
+/// A second process, or a second store in this one, is refused: the first holds a lock on
+/// `<path>.lock` until it closes or dies. For the same reason leases of an earlier process are over
+/// when the file is opened, and nothing waits for them after a crash.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use std::sync::Arc;
+/// use workflows_core::{Store, SystemClock, store::{SqliteOptions, SqliteStore}};
+///
+/// let directory = tempfile::tempdir().unwrap();
+/// let path = directory.path().join("workflows.db");
+/// let clock = Arc::new(SystemClock);
+/// let store = SqliteStore::open(&path, SqliteOptions::default(), clock).await.unwrap();
+/// assert_eq!(store.position().await.unwrap(), 0);
+/// store.close().await;
+/// # });
+/// ```
+#[derive(Debug)]
+pub struct SqliteStore {
+    operations: mpsc::Sender<Operation>,
+    pool: SqlitePool,
+    path: Arc<PathBuf>,
+    limits: StoreLimits,
+    wakers: Arc<Wakers>,
+    position: Arc<AtomicI64>,
+    clock: SharedClock,
+}
+
+impl SqliteStore {
+    /// Opens the ledger in a file, and makes the file where there is none. It must be called, and
+    /// used, in a Tokio runtime: the writer is a task of it.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` when another process has the file open, `Invalid` when it is not a ledger, is
+    /// damaged or was written by a newer version, `Denied` when it is read-only, `NotFound` when its
+    /// directory does not exist, `Transient` when the disk is full or fails.
+    pub async fn open(
+        path: impl AsRef<Path>,
+        options: SqliteOptions,
+        clock: SharedClock,
+    ) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let lock = lock(&path, options.lock_wait).await?;
+        let file = SqliteConnectOptions::new()
+            .filename(&path)
+            .busy_timeout(BUSY)
+            .statement_cache_capacity(512)
+            .disable_statement_logging();
+        let write = file
+            .clone()
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .pragma("wal_autocheckpoint", options.checkpoint_pages.to_string());
+        Self::start(path, write, file.read_only(true), Some(lock), options, clock).await
+    }
+
+    /// Opens an empty ledger in memory: for tests of SQLite itself. It is gone when it is closed.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` when there is no memory.
+    pub async fn open_in_memory(options: SqliteOptions, clock: SharedClock) -> Result<Self> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = PathBuf::from(format!("/workflows-{number}"));
+        let memory = SqliteConnectOptions::new()
+            .filename(&path)
+            .vfs("memdb")
+            .busy_timeout(BUSY)
+            .disable_statement_logging();
+        let write = memory.clone().create_if_missing(true);
+        Self::start(path, write, memory, None, options, clock).await
+    }
+
+    async fn start(
+        path: PathBuf,
+        write: SqliteConnectOptions,
+        read: SqliteConnectOptions,
+        lock: Option<File>,
+        options: SqliteOptions,
+        clock: SharedClock,
+    ) -> Result<Self> {
+        let failed = |failure: Failure| failure.into_error("open the ledger", &path);
+        let now = clock.now();
+        let mut db = write
+            .connect()
+            .await
+            .map_err(|error| database_error("open the ledger", &path, error))?;
+        schema::migrate(&mut db, &path, now).await?;
+        let wakers = Arc::new(Wakers::default());
+        end_all_leases(&mut db).await.map_err(failed)?;
+        for stage in stages_with_work(&mut db).await.map_err(failed)? {
+            wakers.wake(stage);
+        }
+        let (sequence, serial) = counters(&mut db).await.map_err(failed)?;
+        let payload_bytes = payload_bytes(&mut db).await.map_err(failed)?;
+        let pool = SqlitePoolOptions::new()
+            .max_connections(options.readers.max(1))
+            .connect_with(read)
+            .await
+            .map_err(|error| database_error("open the ledger", &path, error))?;
+
+        let path = Arc::new(path);
+        let position = Arc::new(AtomicI64::new(sequence));
+        let (operations, asked) = mpsc::channel(QUEUE);
+        let writer = Writer {
+            db,
+            path: Arc::clone(&path),
+            clock: Arc::clone(&clock),
+            limits: options.limits,
+            wakers: Arc::clone(&wakers),
+            position: Arc::clone(&position),
+            known: Known { sequence, serial, served: HashMap::new(), last_now: now },
+            payload_bytes,
+            synced: true,
+            lock,
+        };
+        tokio::spawn(writer.run(asked));
+        Ok(Self { operations, pool, path, limits: options.limits, wakers, position, clock })
+    }
+
+    /// Closes the file once what was asked before is written, and lets go of it. What is asked
+    /// later fails. A store that is dropped does the same, without anybody knowing when.
+    pub async fn close(&self) {
+        self.pool.close().await;
+        // A writer that is gone has closed already.
+        let _ = self.ask(Ask::Close).await;
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<Answer> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Error::transient("write the ledger", "the ledger is closed");
+        self.operations.send(Operation { ask, reply }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    fn read<T>(&self, read: Done<T>) -> Result<T> {
+        read.map_err(|failure| failure.into_error("read the ledger", &self.path))
+    }
+}
+
+/// Takes the lock that says whose the file is. The system lets go of it when the process dies.
+async fn lock(path: &Path, wait: Duration) -> Result<File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let name = PathBuf::from(name);
+    let failed = |error: std::io::Error| {
+        use std::io::ErrorKind as Io;
+        let message = "the lock file beside the ledger cannot be written";
+        let error_of = match error.kind() {
+            Io::NotFound => Error::not_found,
+            Io::PermissionDenied | Io::ReadOnlyFilesystem => Error::denied,
+            _ => Error::transient,
+        };
+        error_of("open the ledger", message.to_owned())
+            .with("lock file", name.display())
+            .caused_by(error)
+    };
+    let file =
+        File::options().create(true).truncate(false).write(true).open(&name).map_err(failed)?;
+    let pause = Duration::from_millis(10);
+    let mut waited = Duration::ZERO;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+            Err(TryLockError::WouldBlock) if waited < wait => {
+                tokio::time::sleep(pause).await;
+                waited += pause;
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::conflict(
+                    "open the ledger",
+                    "another engine has the file open, and a ledger in SQLite is for one; stop the \
+                     other, give this one a file of its own, or use Postgres for replicas",
+                )
+                .with("file", path.display())
+                .with("lock file", name.display()));
+            }
+        }
+    }
+}
+
+/// Nobody but this process may hold a lease, and it holds none yet. The tokens of the old ones are
+/// refused from now on.
+async fn end_all_leases(db: &mut SqliteConnection) -> Done<()> {
+    sqlx::query(
+        "UPDATE work SET due = NULL, leased_at = NULL, joined = NULL WHERE leased_at IS NOT NULL",
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn stages_with_work(db: &mut SqliteConnection) -> Done<Vec<Stage>> {
+    let mut stages = Vec::new();
+    for stage in Stage::ALL {
+        let found: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM work WHERE stage = ?)")
+            .bind(stage as i64)
+            .fetch_one(&mut *db)
+            .await?;
+        if found {
+            stages.push(stage);
+        }
+    }
+    Ok(stages)
+}
+
+async fn counters(db: &mut SqliteConnection) -> Done<(i64, i64)> {
+    let row = sqlx::query("SELECT sequence, serial FROM counters").fetch_one(db).await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
+}
+
+async fn payload_bytes(db: &mut SqliteConnection) -> Done<HashMap<Tenant, u64>> {
+    let rows =
+        sqlx::query("SELECT tenant, sum(size) FROM payloads GROUP BY tenant").fetch_all(db).await?;
+    rows.iter()
+        .map(|row| Ok((tenant_of(row.try_get(0)?)?, row.try_get::<i64, _>(1)?.unsigned_abs())))
+        .collect()
+}
+
+/// The writer answers what it was asked.
+fn unexpected<T>() -> Result<T> {
+    Err(Error::transient("write the ledger", "the writer gave the answer to another question"))
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn admit(
+        &self,
+        observations: Vec<Observation>,
+        cursor: Option<CursorMove>,
+    ) -> Result<Vec<Admitted>> {
+        for observation in &observations {
+            self.limits.check(observation)?;
+        }
+        match self.ask(Ask::Admit { observations, cursor }).await? {
+            Answer::Admitted(admitted) => Ok(admitted),
+            _ => unexpected(),
+        }
+    }
+
+    async fn claim(&self, request: ClaimRequest) -> Result<Claimed> {
+        match self.ask(Ask::Claim(request)).await? {
+            Answer::Claimed(claimed) => Ok(claimed),
+            _ => unexpected(),
+        }
+    }
+
+    async fn commit(&self, lease: &Lease, effects: Effects) -> Result<Committed> {
+        let effects = Box::new(effects);
+        match self.ask(Ask::Commit { lease: lease.clone(), effects }).await? {
+            Answer::Committed(committed) => Ok(committed),
+            _ => unexpected(),
+        }
+    }
+
+    async fn extend(&self, lease: &Lease, by: SignedDuration) -> Result<Lease> {
+        match self.ask(Ask::Extend { lease: lease.clone(), by }).await? {
+            Answer::Extended(lease) => Ok(lease),
+            _ => unexpected(),
+        }
+    }
+
+    async fn release(&self, lease: &Lease, release: Release) -> Result<()> {
+        self.ask(Ask::Release { lease: lease.clone(), release }).await.map(|_| ())
+    }
+
+    async fn woken(&self, stage: Stage) {
+        self.wakers.woken(stage).await;
+    }
+
+    async fn position(&self) -> Result<i64> {
+        Ok(self.position.load(Ordering::Acquire))
+    }
+
+    async fn cursor(&self, tenant: &Tenant, name: &str) -> Result<Option<String>> {
+        self.read(read::cursor(&self.pool, tenant, name).await)
+    }
+
+    async fn subjects(
+        &self,
+        tenant: &Tenant,
+        repo: &RepoId,
+        prefix: &str,
+    ) -> Result<Vec<(SubjectKey, SubjectState)>> {
+        self.read(read::subjects(&self.pool, tenant, repo, prefix).await)
+    }
+
+    async fn arrivals(
+        &self,
+        tenant: &Tenant,
+        repo: &RepoId,
+        subject: &SubjectKey,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Arrival>> {
+        self.read(read::arrivals(&self.pool, tenant, repo, subject, until, limit).await)
+    }
+
+    async fn event(&self, tenant: &Tenant, key: &EventKey) -> Result<Option<Event>> {
+        self.read(read::event(&self.pool, tenant, key).await)
+    }
+
+    async fn payload(&self, tenant: &Tenant, id: i64) -> Result<Option<Payload>> {
+        self.read(read::payload(&self.pool, tenant, id).await)
+    }
+
+    async fn run(&self, tenant: &Tenant, key: &RunKey) -> Result<Option<Run>> {
+        self.read(read::run(&self.pool, tenant, key).await)
+    }
+
+    async fn groups(&self, tenant: &Tenant, groups: &[GroupKey]) -> Result<Vec<GroupSnapshot>> {
+        let mut snapshots = Vec::with_capacity(groups.len());
+        for group in groups {
+            snapshots.push(self.read(read::group(&self.pool, tenant, group).await)?);
+        }
+        Ok(snapshots)
+    }
+
+    async fn status(&self, key: &StatusKey) -> Result<Option<StatusRecord>> {
+        self.read(read::status(&self.pool, key).await)
+    }
+
+    async fn approval(
+        &self,
+        tenant: &Tenant,
+        repo: &RepoId,
+        subject: &SubjectKey,
+        head: &CommitId,
+    ) -> Result<Option<Approval>> {
+        self.read(read::approval(&self.pool, tenant, repo, subject, head).await)
+    }
+
+    async fn outbox(
+        &self,
+        tenant: &Tenant,
+        run: &RunKey,
+        notifier: &NotifierName,
+    ) -> Result<Vec<OutboxNotification>> {
+        self.read(read::outbox(&self.pool, tenant, run, notifier).await)
+    }
+
+    async fn observations(&self, query: ObservationQuery) -> Result<Page<RecordedObservation>> {
+        self.read(pages::observations(&self.pool, &query).await)
+    }
+
+    async fn events(&self, query: EventQuery) -> Result<Page<Event>> {
+        self.read(pages::events(&self.pool, &query).await)
+    }
+
+    async fn decisions(&self, query: DecisionQuery) -> Result<Page<DecisionBatch>> {
+        self.read(pages::decisions(&self.pool, &query).await)
+    }
+
+    async fn trigger_set(&self, tenant: &Tenant, digest: &str) -> Result<Option<Value>> {
+        self.read(read::trigger_set(&self.pool, tenant, digest).await)
+    }
+
+    async fn runs(&self, query: RunQuery) -> Result<Page<Run>> {
+        self.read(pages::runs(&self.pool, &query).await)
+    }
+
+    async fn statuses(&self, query: StatusQuery) -> Result<Page<StatusRecord>> {
+        self.read(pages::statuses(&self.pool, &query).await)
+    }
+
+    async fn notifications(&self, query: DeliveryQuery) -> Result<Page<OutboxNotification>> {
+        self.read(pages::notifications(&self.pool, &query).await)
+    }
+
+    async fn backlog(&self) -> Result<Vec<Backlog>> {
+        self.read(read::backlog(&self.pool, self.clock.now()).await)
+    }
+
+    async fn prune(&self, prune: Prune) -> Result<Pruned> {
+        let mut pruned = Pruned::default();
+        let mut left = prune.batch.max(1);
+        while left > 0 {
+            let batch = left.min(PRUNED_AT_ONCE);
+            left -= batch;
+            let part = Prune { batch, ..prune.clone() };
+            let Answer::Pruned(part) = self.ask(Ask::Prune(Box::new(part))).await? else {
+                return unexpected();
+            };
+            pruned.payloads += part.payloads;
+            pruned.events += part.events;
+            pruned.runs += part.runs;
+            pruned.more = part.more;
+            if !part.more {
+                break;
+            }
+        }
+        Ok(pruned)
+    }
+}

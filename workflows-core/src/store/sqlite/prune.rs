@@ -1,0 +1,279 @@
+//! Removing what retention does not keep.
+
+use jiff::Timestamp;
+use sqlx::Row;
+
+use super::{
+    failure::Done,
+    rows::{json, nanos, parse, tenant_of},
+    writer::Batch,
+};
+use crate::store::{DELIVERY_MEMORY, Prune, Pruned, Stage, StatusKey, StatusRecord, WorkKey};
+
+impl Batch<'_> {
+    pub(super) async fn prune(&mut self, prune: &Prune) -> Done<Pruned> {
+        let batch = i64::from(prune.batch.max(1));
+        let runs = self.prune_runs(prune, batch).await?;
+        let events = self.prune_events(prune, batch).await?;
+        let observations = self.prune_observations(prune, batch).await?;
+        let payloads = self.prune_payloads(prune, batch).await?;
+        let statuses = self.prune_statuses(prune, batch).await?;
+        let deliveries = self.prune_deliveries(prune, batch).await?;
+        let full = batch.unsigned_abs();
+        Ok(Pruned {
+            payloads,
+            events,
+            runs,
+            more: [runs, events, observations, payloads, statuses, deliveries].contains(&full),
+        })
+    }
+
+    async fn ids(&mut self, sql: &'static str, before: i64, batch: i64) -> Done<Vec<i64>> {
+        Ok(sqlx::query_scalar(sql).bind(before).bind(batch).fetch_all(&mut *self.db).await?)
+    }
+
+    async fn delete(&mut self, sql: &'static str, ids: &[i64]) -> Done<()> {
+        if !ids.is_empty() {
+            sqlx::query(sql).bind(json(&ids)?).execute(&mut *self.db).await?;
+        }
+        Ok(())
+    }
+
+    async fn prune_runs(&mut self, prune: &Prune, batch: i64) -> Done<u64> {
+        let mut ids = Vec::new();
+        for keep in &prune.runs_per_workflow {
+            let over: Vec<i64> = sqlx::query_scalar(
+                "SELECT id FROM (SELECT id, finished_at, row_number() OVER (ORDER BY id DESC) \
+                 AS place FROM runs WHERE tenant = ? AND workflow = ? AND workflow_repo IS ? \
+                 AND terminal = 1) WHERE place > ? OR finished_at < ? ORDER BY id",
+            )
+            .bind(keep.tenant.as_str())
+            .bind(&*keep.workflow.name)
+            .bind(keep.workflow.repo.as_ref().map(|repo| repo.as_str()))
+            .bind(keep.runs.map_or(i64::MAX, i64::from))
+            .bind(keep.ended_since.map_or(i64::MIN, nanos))
+            .fetch_all(&mut *self.db)
+            .await?;
+            ids.extend(over);
+        }
+        let old = self
+            .ids(
+                "SELECT r.id FROM runs r WHERE r.terminal = 1 AND r.finished_at < ? \
+                 AND NOT EXISTS (SELECT 1 FROM notifications n WHERE n.tenant = r.tenant \
+                 AND n.run = r.key AND n.state = 'pending') ORDER BY r.finished_at LIMIT ?",
+                nanos(prune.runs_before),
+                batch,
+            )
+            .await?;
+        ids.extend(old);
+        ids.sort_unstable();
+        ids.dedup();
+        let mut removed = 0;
+        for id in ids {
+            if removed == batch.unsigned_abs() {
+                break;
+            }
+            removed += u64::from(self.remove_run(id).await?);
+        }
+        Ok(removed)
+    }
+
+    /// Removes a run, unless something about it is still to be done.
+    async fn remove_run(&mut self, id: i64) -> Done<bool> {
+        let row = sqlx::query("SELECT tenant, key FROM runs WHERE id = ?")
+            .bind(id)
+            .fetch_one(&mut *self.db)
+            .await?;
+        let (tenant, key): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let work = json(&WorkKey::run(key.clone().into()))?;
+        let pending: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM notifications WHERE tenant = ?1 AND run = ?2 \
+             AND state = 'pending') OR EXISTS (SELECT 1 FROM work WHERE stage IN (?3, ?4, ?5) \
+             AND tenant = ?1 AND key = ?6)",
+        )
+        .bind(&tenant)
+        .bind(&key)
+        .bind(Stage::Schedule as i64)
+        .bind(Stage::Dispatch as i64)
+        .bind(Stage::Observe as i64)
+        .bind(work)
+        .fetch_one(&mut *self.db)
+        .await?;
+        if pending {
+            return Ok(false);
+        }
+        sqlx::query("DELETE FROM notifications WHERE tenant = ? AND run = ?")
+            .bind(&tenant)
+            .bind(&key)
+            .execute(&mut *self.db)
+            .await?;
+        sqlx::query("DELETE FROM runs WHERE id = ?").bind(id).execute(&mut *self.db).await?;
+        Ok(true)
+    }
+
+    async fn prune_events(&mut self, prune: &Prune, batch: i64) -> Done<u64> {
+        let rows = sqlx::query(
+            "SELECT e.sequence, e.tenant, e.key FROM events e WHERE e.received_at < ? \
+             AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.tenant = e.tenant AND r.event = e.key) \
+             ORDER BY e.received_at, e.sequence LIMIT ?",
+        )
+        .bind(nanos(prune.events_before))
+        .bind(batch)
+        .fetch_all(&mut *self.db)
+        .await?;
+        let mut ids = Vec::with_capacity(rows.len());
+        for row in rows {
+            let (tenant, key): (String, String) = (row.try_get(1)?, row.try_get(2)?);
+            // The JSON of the key of any attempt at the event begins so.
+            let begins = format!("{{\"about\":\"event\",\"event\":{},", json(&key)?);
+            let waits: bool = sqlx::query_scalar(
+                "SELECT EXISTS (SELECT 1 FROM work \
+                 WHERE stage = ?1 AND tenant = ?2 AND key >= ?3 AND key < ?3 || char(127))",
+            )
+            .bind(Stage::Match as i64)
+            .bind(&tenant)
+            .bind(begins)
+            .fetch_one(&mut *self.db)
+            .await?;
+            if waits {
+                continue;
+            }
+            ids.push(row.try_get(0)?);
+            self.remove_decisions(&tenant, &key).await?;
+        }
+        self.remove_payloads(&ids).await?;
+        self.delete("DELETE FROM events WHERE sequence IN (SELECT value FROM json_each(?))", &ids)
+            .await?;
+        Ok(ids.len() as u64)
+    }
+
+    /// Removes the decisions about an event, and the sets of triggers that nothing names any more.
+    async fn remove_decisions(&mut self, tenant: &str, event: &str) -> Done<()> {
+        let sets: Vec<String> = sqlx::query_scalar(
+            "DELETE FROM decision_sets WHERE decision IN \
+             (SELECT id FROM decisions WHERE tenant = ? AND event = ?) RETURNING digest",
+        )
+        .bind(tenant)
+        .bind(event)
+        .fetch_all(&mut *self.db)
+        .await?;
+        sqlx::query("DELETE FROM decisions WHERE tenant = ? AND event = ?")
+            .bind(tenant)
+            .bind(event)
+            .execute(&mut *self.db)
+            .await?;
+        for digest in sets {
+            sqlx::query(
+                "DELETE FROM trigger_sets WHERE tenant = ?1 AND digest = ?2 AND NOT EXISTS \
+                 (SELECT 1 FROM decision_sets WHERE tenant = ?1 AND digest = ?2)",
+            )
+            .bind(tenant)
+            .bind(digest)
+            .execute(&mut *self.db)
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn prune_observations(&mut self, prune: &Prune, batch: i64) -> Done<u64> {
+        let ids = self
+            .ids(
+                "SELECT o.id FROM observations o WHERE o.received_at < ? AND (o.event IS NULL \
+                 OR NOT EXISTS (SELECT 1 FROM events e WHERE e.key = o.event)) \
+                 ORDER BY o.received_at, o.id LIMIT ?",
+                nanos(prune.events_before),
+                batch,
+            )
+            .await?;
+        self.delete("DELETE FROM observations WHERE id IN (SELECT value FROM json_each(?))", &ids)
+            .await?;
+        Ok(ids.len() as u64)
+    }
+
+    async fn prune_payloads(&mut self, prune: &Prune, batch: i64) -> Done<u64> {
+        let rows = sqlx::query("SELECT id, received_at FROM payloads ORDER BY id LIMIT ?")
+            .bind(batch)
+            .fetch_all(&mut *self.db)
+            .await?;
+        let before = nanos(prune.payloads_before);
+        let mut ids = Vec::new();
+        for row in rows {
+            if row.try_get::<i64, _>(1)? < before {
+                ids.push(row.try_get(0)?);
+            }
+        }
+        self.remove_payloads(&ids).await
+    }
+
+    async fn remove_payloads(&mut self, ids: &[i64]) -> Done<u64> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let removed = sqlx::query(
+            "DELETE FROM payloads WHERE id IN (SELECT value FROM json_each(?)) \
+             RETURNING tenant, size",
+        )
+        .bind(json(&ids)?)
+        .fetch_all(&mut *self.db)
+        .await?;
+        for row in &removed {
+            let tenant = tenant_of(row.try_get(0)?)?;
+            let size = row.try_get::<i64, _>(1)?.unsigned_abs();
+            let stored = self.stored_bytes(&tenant).saturating_sub(size);
+            self.changed_bytes.insert(tenant, stored);
+        }
+        Ok(removed.len() as u64)
+    }
+
+    async fn prune_statuses(&mut self, prune: &Prune, batch: i64) -> Done<u64> {
+        let rows = sqlx::query(
+            "SELECT s.id, s.body FROM statuses s WHERE s.updated_at < ? AND (s.run IS NULL \
+             OR NOT EXISTS (SELECT 1 FROM run_keys k JOIN runs r ON r.id = k.run \
+             WHERE k.tenant = s.tenant AND k.key = s.run)) ORDER BY s.updated_at LIMIT ?",
+        )
+        .bind(nanos(prune.events_before))
+        .bind(batch)
+        .fetch_all(&mut *self.db)
+        .await?;
+        let mut ids = Vec::new();
+        for row in rows {
+            let record: StatusRecord = parse(row.try_get(1)?)?;
+            if !self.is_to_be_reported(&record.desire.key).await? {
+                ids.push(row.try_get(0)?);
+            }
+        }
+        self.delete("DELETE FROM statuses WHERE id IN (SELECT value FROM json_each(?))", &ids)
+            .await?;
+        Ok(ids.len() as u64)
+    }
+
+    async fn is_to_be_reported(&mut self, status: &StatusKey) -> Done<bool> {
+        Ok(sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM work WHERE stage = ? AND tenant = ? AND key = ?)",
+        )
+        .bind(Stage::Report as i64)
+        .bind(status.tenant.as_str())
+        .bind(json(&WorkKey::Status { status: status.clone() })?)
+        .fetch_one(&mut *self.db)
+        .await?)
+    }
+
+    async fn prune_deliveries(&mut self, prune: &Prune, batch: i64) -> Done<u64> {
+        let horizon = self.now.checked_sub(DELIVERY_MEMORY).unwrap_or(Timestamp::MIN);
+        let horizon = nanos(horizon.min(prune.events_before));
+        // Ids grow with time, so the oldest are looked at and no index of times is kept.
+        let rows = sqlx::query("SELECT id, at FROM deliveries ORDER BY id LIMIT ?")
+            .bind(batch)
+            .fetch_all(&mut *self.db)
+            .await?;
+        let mut ids: Vec<i64> = Vec::new();
+        for row in rows {
+            if row.try_get::<i64, _>(1)? < horizon {
+                ids.push(row.try_get(0)?);
+            }
+        }
+        self.delete("DELETE FROM deliveries WHERE id IN (SELECT value FROM json_each(?))", &ids)
+            .await?;
+        Ok(ids.len() as u64)
+    }
+}

@@ -1,0 +1,364 @@
+//! The work of the stages: what is due, what waits, and who holds it.
+
+use std::collections::{HashMap, VecDeque};
+
+use jiff::{SignedDuration, Timestamp};
+use sqlx::Row;
+
+use super::{
+    failure::Done,
+    rows::{instant, json, nanos, parse, tenant_of},
+    writer::Batch,
+};
+use crate::{
+    Error, Tenant,
+    store::{Claim, ClaimRequest, Claimed, Lease, NewWork, Release, Stage, Work},
+};
+
+/// A clock that went back by more than this since a lease was given has made the lease void.
+const BACKWARD_TOLERANCE: SignedDuration = SignedDuration::from_secs(1);
+
+/// Rows that become due in one claim; more do in the next.
+const PROMOTED: i64 = 1_000;
+
+/// Work as it was put, or joined.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Put {
+    pub(super) id: i64,
+    pub(super) stage: Stage,
+    /// Whether it can be claimed now.
+    pub(super) ready: bool,
+}
+
+/// Work that a lease is good for.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) tenant: Tenant,
+    pub(super) stage: Stage,
+    joined: Option<i64>,
+}
+
+impl Batch<'_> {
+    /// When the clock went back, leases that were given in what is now the future end.
+    pub(super) async fn end_leases_of_the_future(&mut self) -> Done<()> {
+        if self.known.last_now.duration_since(self.now) > BACKWARD_TOLERANCE {
+            sqlx::query("UPDATE work SET due = NULL WHERE leased_at > ? AND due IS NOT NULL")
+                .bind(nanos(self.now))
+                .execute(&mut *self.db)
+                .await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn put(&mut self, new: &NewWork) -> Done<Put> {
+        let Work { tenant, stage, key, detail } = &new.work;
+        let later = new.not_before.filter(|at| *at > self.now).map(nanos);
+        let now = nanos(self.now);
+        let (key, detail) = (json(key)?, json(detail)?);
+        let found = sqlx::query(
+            "SELECT id, due, since, leased_at, joined FROM work \
+             WHERE stage = ? AND tenant = ? AND key = ?",
+        )
+        .bind(*stage as i64)
+        .bind(tenant.as_str())
+        .bind(&key)
+        .fetch_optional(&mut *self.db)
+        .await?;
+        let Some(found) = found else {
+            let id = self.next_serial();
+            sqlx::query(
+                "INSERT INTO work (id, stage, tenant, key, detail, due, since, attempts, token) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)",
+            )
+            .bind(id)
+            .bind(*stage as i64)
+            .bind(tenant.as_str())
+            .bind(key)
+            .bind(detail)
+            .bind(later)
+            .bind(later.unwrap_or(now))
+            .execute(&mut *self.db)
+            .await?;
+            return Ok(Put { id, stage: *stage, ready: later.is_none() });
+        };
+        let id: i64 = found.try_get(0)?;
+        let due: Option<i64> = found.try_get(1)?;
+        if found.try_get::<Option<i64>, _>(3)?.is_some() {
+            let joining = later.unwrap_or(i64::MIN);
+            let joined = found.try_get::<Option<i64>, _>(4)?.map_or(joining, |at| at.min(joining));
+            sqlx::query("UPDATE work SET detail = ?, joined = ? WHERE id = ?")
+                .bind(detail)
+                .bind(joined)
+                .bind(id)
+                .execute(&mut *self.db)
+                .await?;
+            return Ok(Put { id, stage: *stage, ready: due.is_none() });
+        }
+        let due = due.and_then(|due| later.map(|at| at.min(due)));
+        let since = found.try_get::<i64, _>(2)?.min(later.unwrap_or(now));
+        sqlx::query("UPDATE work SET detail = ?, due = ?, since = ? WHERE id = ?")
+            .bind(detail)
+            .bind(due)
+            .bind(since)
+            .bind(id)
+            .execute(&mut *self.db)
+            .await?;
+        Ok(Put { id, stage: *stage, ready: due.is_none() })
+    }
+
+    pub(super) async fn claim(&mut self, request: &ClaimRequest) -> Done<Claimed> {
+        let stage = request.stage as i64;
+        sqlx::query(
+            "UPDATE work SET due = NULL WHERE id IN (SELECT id FROM work \
+             WHERE stage = ? AND due IS NOT NULL AND due <= ? ORDER BY due LIMIT ?)",
+        )
+        .bind(stage)
+        .bind(nanos(self.now))
+        .bind(PROMOTED)
+        .execute(&mut *self.db)
+        .await?;
+        let ids = match &request.only {
+            Some((tenant, key)) => {
+                let id: Option<i64> = sqlx::query_scalar(
+                    "SELECT id FROM work WHERE stage = ? AND tenant = ? AND key = ? \
+                     AND (leased_at IS NULL OR due IS NULL)",
+                )
+                .bind(stage)
+                .bind(tenant.as_str())
+                .bind(json(key)?)
+                .fetch_optional(&mut *self.db)
+                .await?;
+                id.into_iter().take(request.limit as usize).collect()
+            }
+            None => self.in_turn(request.stage, request.limit as usize).await?,
+        };
+        let claims = self.lease(&ids, request.lease).await?;
+        let next_due: Option<i64> = sqlx::query_scalar(
+            "SELECT due FROM work WHERE stage = ? AND due IS NOT NULL ORDER BY due LIMIT 1",
+        )
+        .bind(stage)
+        .fetch_optional(&mut *self.db)
+        .await?;
+        Ok(Claimed { claims, next_due: next_due.map(instant) })
+    }
+
+    /// Ids of work that can be claimed: one of each tenant in turn, from the one after the tenant
+    /// that was served last; oldest first within one.
+    async fn in_turn(&mut self, stage: Stage, limit: usize) -> Done<Vec<i64>> {
+        struct Line {
+            tenant: String,
+            ids: VecDeque<i64>,
+            last: (i64, i64),
+            more: bool,
+        }
+        let served = self
+            .known
+            .served
+            .get(&stage)
+            .map(|tenant| tenant.as_str().to_owned())
+            .unwrap_or_default();
+        let mut tenants = self.tenants_with_work(stage, &served, limit).await?;
+        if tenants.len() < limit && !served.is_empty() {
+            let first = self.tenants_with_work(stage, "", limit - tenants.len()).await?;
+            tenants.extend(first.into_iter().filter(|tenant| *tenant <= served));
+        }
+        let share = limit.div_ceil(tenants.len().max(1));
+        let mut lines: Vec<Line> = tenants
+            .into_iter()
+            .map(|tenant| Line {
+                tenant,
+                ids: VecDeque::new(),
+                last: (i64::MIN, i64::MIN),
+                more: true,
+            })
+            .collect();
+        let mut ids = Vec::with_capacity(limit);
+        while ids.len() < limit && !lines.is_empty() {
+            for line in &mut lines {
+                if ids.len() == limit {
+                    break;
+                }
+                if line.ids.is_empty() && line.more {
+                    let rows = sqlx::query(
+                        "SELECT since, id FROM work WHERE stage = ? AND tenant = ? AND due IS NULL \
+                         AND (since, id) > (?, ?) ORDER BY since, id LIMIT ?",
+                    )
+                    .bind(stage as i64)
+                    .bind(&line.tenant)
+                    .bind(line.last.0)
+                    .bind(line.last.1)
+                    .bind(share as i64)
+                    .fetch_all(&mut *self.db)
+                    .await?;
+                    line.more = rows.len() == share;
+                    for row in rows {
+                        line.last = (row.try_get(0)?, row.try_get(1)?);
+                        line.ids.push_back(line.last.1);
+                    }
+                }
+                if let Some(id) = line.ids.pop_front() {
+                    ids.push(id);
+                    self.known.served.insert(stage, tenant_of(&line.tenant)?);
+                }
+            }
+            lines.retain(|line| line.more || !line.ids.is_empty());
+        }
+        Ok(ids)
+    }
+
+    /// Names of tenants behind `after` with work that can be claimed: one step in an index for each,
+    /// however much work it has.
+    async fn tenants_with_work(
+        &mut self,
+        stage: Stage,
+        after: &str,
+        limit: usize,
+    ) -> Done<Vec<String>> {
+        Ok(sqlx::query_scalar(TENANTS_WITH_WORK)
+            .bind(stage as i64)
+            .bind(after)
+            .bind(limit as i64)
+            .fetch_all(&mut *self.db)
+            .await?)
+    }
+
+    /// Leases work, in the order of its ids here.
+    pub(super) async fn lease(&mut self, ids: &[i64], lease: SignedDuration) -> Done<Vec<Claim>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let token = self.next_serial();
+        let until = after(self.now, lease);
+        let rows = sqlx::query(
+            "UPDATE work SET due = ?, attempts = attempts + 1, token = ?, leased_at = ?, \
+             joined = NULL WHERE id IN (SELECT value FROM json_each(?)) \
+             RETURNING id, stage, tenant, key, detail, attempts, since, error",
+        )
+        .bind(nanos(until))
+        .bind(token)
+        .bind(nanos(self.now))
+        .bind(json(&ids)?)
+        .fetch_all(&mut *self.db)
+        .await?;
+        let mut claims = HashMap::with_capacity(rows.len());
+        for row in rows {
+            let id: i64 = row.try_get(0)?;
+            let work = Work {
+                stage: stage_of(row.try_get(1)?)?,
+                tenant: tenant_of(row.try_get(2)?)?,
+                key: parse(row.try_get(3)?)?,
+                detail: parse(row.try_get(4)?)?,
+            };
+            let claim = Claim {
+                work,
+                lease: Lease { id, token, until },
+                attempts: row.try_get(5)?,
+                since: instant(row.try_get(6)?),
+                last_error: row.try_get(7)?,
+            };
+            claims.insert(id, claim);
+        }
+        Ok(ids.iter().filter_map(|id| claims.remove(id)).collect())
+    }
+
+    /// Refuses a lease that was lost.
+    pub(super) async fn held(&mut self, operation: &'static str, lease: &Lease) -> Done<Held> {
+        let row = sqlx::query(
+            "SELECT tenant, stage, joined FROM work \
+             WHERE id = ? AND token = ? AND leased_at IS NOT NULL",
+        )
+        .bind(lease.id)
+        .bind(lease.token)
+        .fetch_optional(&mut *self.db)
+        .await?;
+        let Some(row) = row else {
+            return Err(Error::conflict(operation, "the lease was lost; claim the work again")
+                .with("work", lease.id)
+                .with("token", lease.token)
+                .into());
+        };
+        Ok(Held {
+            tenant: tenant_of(row.try_get(0)?)?,
+            stage: stage_of(row.try_get(1)?)?,
+            joined: row.try_get(2)?,
+        })
+    }
+
+    pub(super) async fn extend(&mut self, lease: &Lease, by: SignedDuration) -> Done<Lease> {
+        self.held("extend a lease", lease).await?;
+        let until = after(self.now, by);
+        sqlx::query("UPDATE work SET due = ?, leased_at = ? WHERE id = ?")
+            .bind(nanos(until))
+            .bind(nanos(self.now))
+            .bind(lease.id)
+            .execute(&mut *self.db)
+            .await?;
+        Ok(Lease { until, ..lease.clone() })
+    }
+
+    pub(super) async fn release(&mut self, lease: &Lease, release: &Release) -> Done<()> {
+        let held = self.held("release a claim", lease).await?;
+        let due = release.not_before.map_or(i64::MIN, nanos);
+        let due = held.joined.map_or(due, |joined| joined.min(due));
+        sqlx::query(
+            "UPDATE work SET due = ?, leased_at = NULL, joined = NULL, error = ? WHERE id = ?",
+        )
+        .bind(Some(due).filter(|at| *at > nanos(self.now)))
+        .bind(&release.error)
+        .bind(lease.id)
+        .execute(&mut *self.db)
+        .await?;
+        self.stages.insert(held.stage);
+        Ok(())
+    }
+
+    /// Ends a claim that came to something. What joined it is read again, for the claim's own commit
+    /// may have.
+    pub(super) async fn finish(&mut self, lease: &Lease, again: Option<Timestamp>) -> Done<()> {
+        let joined = self.held("commit", lease).await?.joined;
+        let due = match (again.map(nanos), joined) {
+            (Some(again), Some(joined)) => again.min(joined),
+            (Some(due), None) | (None, Some(due)) => due,
+            (None, None) => {
+                sqlx::query("DELETE FROM work WHERE id = ?")
+                    .bind(lease.id)
+                    .execute(&mut *self.db)
+                    .await?;
+                return Ok(());
+            }
+        };
+        let now = nanos(self.now);
+        sqlx::query(
+            "UPDATE work SET due = ?, since = ?, attempts = 0, leased_at = NULL, joined = NULL, \
+             error = NULL WHERE id = ?",
+        )
+        .bind(Some(due).filter(|at| *at > now))
+        .bind(due.max(now))
+        .bind(lease.id)
+        .execute(&mut *self.db)
+        .await?;
+        Ok(())
+    }
+}
+
+pub(super) const TENANTS_WITH_WORK: &str = "\
+    WITH RECURSIVE found (tenant) AS ( \
+      SELECT (SELECT w.tenant FROM work w WHERE w.stage = ?1 AND w.due IS NULL \
+              AND w.tenant > ?2 ORDER BY w.tenant LIMIT 1) \
+      UNION ALL \
+      SELECT (SELECT w.tenant FROM work w WHERE w.stage = ?1 AND w.due IS NULL \
+              AND w.tenant > found.tenant ORDER BY w.tenant LIMIT 1) \
+      FROM found WHERE found.tenant IS NOT NULL \
+      LIMIT ?3) \
+    SELECT tenant FROM found WHERE tenant IS NOT NULL";
+
+fn stage_of(column: i64) -> Done<Stage> {
+    let stage = usize::try_from(column).ok().and_then(|index| Stage::ALL.get(index));
+    stage.copied().ok_or_else(|| {
+        sqlx::Error::Decode(format!("{column} is no stage of this program").into()).into()
+    })
+}
+
+fn after(now: Timestamp, by: SignedDuration) -> Timestamp {
+    now.checked_add(by).unwrap_or(if by.is_negative() { Timestamp::MIN } else { Timestamp::MAX })
+}
