@@ -3,3 +3,5 @@
 mod groups;
 #[cfg(all(feature = "local", unix))]
 mod local;
+#[cfg(feature = "conformance")]
+mod store;
