@@ -11,7 +11,6 @@ mod composition;
 mod connections;
 mod core;
 mod dispatcher;
-mod duration;
 mod handle;
 mod health;
 pub mod metrics;

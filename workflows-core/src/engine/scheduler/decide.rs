@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{hold::Hold, newest::Newest, wake::place};
 use crate::{
     CancelMode, GroupKey, Run, RunKey, RunState,
-    engine::duration,
+    workflow::parse_duration,
     store::{GroupMember, GroupSnapshot},
     workflow::{QueueLimits, Strategy},
 };
@@ -199,7 +199,7 @@ fn full_queue(
 
 fn deadline_of(run: &Run, limits: &QueueLimits) -> Result<Option<Timestamp>, String> {
     let Some(text) = &limits.max_wait else { return Ok(None) };
-    match duration::parse(text) {
+    match parse_duration(text) {
         // A time that lies beyond all times never comes.
         Ok(length) => Ok(run.created_at.checked_add(length).ok()),
         Err(error) => Err(format!("the maxWait of its queue: {error}")),
