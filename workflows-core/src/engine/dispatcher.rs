@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::SignedDuration;
 
-use super::{core::Core, duration, transition::follow};
+use super::{core::Core, transition::follow};
 use crate::{
     CancelMode, Capability, CloneCredential, Error, ErrorKind, Result, Run, RunSink, RunState,
     policy::{PlannedRun, Verdict},
@@ -366,7 +366,8 @@ async fn credential(core: &Core, run: &Run) -> Result<Option<(CloneCredential, A
         core.call("connect to the repository", connection).await.map_err(again_later)?;
     let Some(credentials) = connection.clone_credentials() else { return Ok(None) };
     let limit = run.pipeline_run["spec"]["timeouts"]["pipeline"].as_str();
-    let for_at_least = limit.and_then(|limit| duration::parse(limit).ok()).unwrap_or(USUAL_RUN);
+    let for_at_least =
+        limit.and_then(|limit| crate::workflow::parse_duration(limit).ok()).unwrap_or(USUAL_RUN);
     match core.call("mint a credential", credentials.mint(for_at_least)).await {
         Ok(credential) => Ok(Some((credential, connection.links().clone_url.into()))),
         Err(error) if error.kind() == ErrorKind::Unsupported => Ok(None),

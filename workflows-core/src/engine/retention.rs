@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{backoff, core::Core, duration};
+use super::{backoff, core::Core};
 use crate::{
     Result, Tenant, WorkflowId,
     store::{PageRequest, Prune, Pruned, RunQuery, RunsToKeep},
@@ -85,7 +85,7 @@ impl Rules {
     fn runs_to_keep(&self, now: Timestamp) -> Vec<RunsToKeep> {
         let age = |retention: &Retention| {
             let age = retention.age.as_deref()?;
-            let age = duration::parse(age).ok()?;
+            let age = crate::workflow::parse_duration(age).ok()?;
             Some(backoff::before(now, age))
         };
         self.known

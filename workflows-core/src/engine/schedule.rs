@@ -1,5 +1,15 @@
 //! Schedules: the source of events for `on: schedule`.
+//!
+//! When a schedule fires is told by its calendar, which commit a slot is for by the ledger and the
+//! repository; the source stores each slot with its commit as an event, and from there on it is one
+//! like any other.
 
+mod calendar;
+mod commit;
 mod slot;
+mod source;
 
-pub(crate) use self::slot::Slot;
+pub(crate) use self::{
+    slot::Slot,
+    source::{ScheduleBook, ScheduleSource, Scheduled},
+};

@@ -14,6 +14,7 @@ mod testing;
 mod validate;
 mod yaml;
 
+pub(crate) use self::cron::parse_cron;
 pub use self::{
     document::{
         AsOf, AsOfSucceeded, Concurrency, Filter, Metadata, Notification, Param, PathFilter,

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::{hold::Hold, newest::Newest, wake::place};
 use crate::{
     CancelMode, GroupKey, Run, RunKey, RunState,
-    workflow::parse_duration,
     store::{GroupMember, GroupSnapshot},
+    workflow::parse_duration,
     workflow::{QueueLimits, Strategy},
 };
 
