@@ -20,6 +20,7 @@ use super::{
 use crate::{
     ConnectionName, DefaultPolicy, EventSource, Notifier, NotifierName, Policy, RunSink, ScmDriver,
     SecretStore, SharedClock, SinkName, StaticSecrets, Store, SystemClock, Tenant,
+    matching::{Filter, Filters},
 };
 
 /// Puts an engine together. Everything but the store and a sink has a default: the machine's clock,
@@ -49,6 +50,7 @@ pub struct EngineBuilder {
     default_sink: Option<SinkName>,
     notifiers: Vec<((Tenant, NotifierName), Arc<dyn Notifier>)>,
     mutators: Vec<Arc<dyn RunMutator>>,
+    filters: Vec<Arc<dyn Filter>>,
     options: EngineOptions,
 }
 
@@ -65,6 +67,7 @@ impl Default for EngineBuilder {
             default_sink: None,
             notifiers: Vec::new(),
             mutators: Vec::new(),
+            filters: Vec::new(),
             options: EngineOptions::default(),
         }
     }
@@ -154,6 +157,12 @@ impl EngineBuilder {
         self
     }
 
+    /// A filter in plain Rust, which triggers name in `customFilter`.
+    pub fn filter(mut self, filter: Arc<dyn Filter>) -> Self {
+        self.filters.push(filter);
+        self
+    }
+
     /// The engine's ways.
     pub fn options(mut self, options: EngineOptions) -> Self {
         self.options = options;
@@ -177,6 +186,15 @@ impl EngineBuilder {
         self.check_options(&mut problems);
         let named = self.default_sink.clone();
         let default_sink = named.or_else(|| self.sinks.first().map(|(name, _)| name.clone()));
+        let filters = match Filters::new(self.filters.clone()) {
+            Ok(filters) => filters,
+            Err(twice) => {
+                problems.add(format!(
+                    "filter {twice:?} was added more than once; give each its own name"
+                ));
+                Filters::default()
+            }
+        };
         let (Some(store), Some(default_sink), true) =
             (self.store, default_sink, problems.0.is_empty())
         else {
@@ -193,6 +211,7 @@ impl EngineBuilder {
             default_sink,
             notifiers: self.notifiers.into_iter().collect(),
             mutators: self.mutators,
+            filters,
             health,
             metrics: Metrics::default(),
             committed: Notify::new(),

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     Error, NotifierName, Policy, Result, Run, RunSink, SecretStore, SharedClock, SinkName, Store,
     Tenant,
+    matching::Filters,
     notify::Notifier,
     store::{Claim, Committed, Effects},
 };
@@ -31,6 +32,7 @@ pub(crate) struct Core {
     pub(crate) default_sink: SinkName,
     pub(crate) notifiers: BTreeMap<(Tenant, NotifierName), Arc<dyn Notifier>>,
     pub(crate) mutators: Vec<Arc<dyn RunMutator>>,
+    pub(crate) filters: Filters,
     pub(crate) health: Arc<HealthBoard>,
     pub(crate) metrics: Metrics,
     /// Rings when a stage of this process has committed something.
