@@ -3,5 +3,6 @@
 mod groups;
 #[cfg(all(feature = "local", unix))]
 mod local;
+mod runs;
 #[cfg(feature = "conformance")]
 mod store;

@@ -1,0 +1,313 @@
+//! Dying anywhere: the process ends right before or right after any write to the ledger, another
+//! takes over, and the result is the same.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use workflows_core::{
+    Approval, CancelMode, CommitId, Error, Event, EventKey, GroupKey, NotifierName, Observation,
+    RepoId, Result, Run, RunKey, RunPhase, RunState, Store, Tenant, Transition,
+    event::{Payload, SubjectKey, SubjectState},
+    repo::StatusState,
+    store::{
+        Admitted, Arrival, Backlog, ClaimRequest, Claimed, Committed, CursorMove, DecisionBatch,
+        DecisionQuery, DeliveryQuery, Effects, EventQuery, GroupSnapshot, Lease, ObservationQuery,
+        OutboxNotification, Page, Prune, Pruned, RecordedObservation, Release, RunQuery, Stage,
+        StatusKey, StatusQuery, StatusRecord,
+    },
+};
+
+use super::world::{SECONDS, World, tell_chat};
+
+/// A ledger that a process loses sight of at a certain write: every call after that fails.
+#[derive(Debug)]
+struct Dying {
+    ledger: Arc<dyn Store>,
+    writes: AtomicUsize,
+    dies_at: usize,
+    write_arrives: bool,
+}
+
+impl Dying {
+    fn new(ledger: Arc<dyn Store>, dies_at: usize, write_arrives: bool) -> Arc<Self> {
+        Arc::new(Self { ledger, writes: AtomicUsize::new(0), dies_at, write_arrives })
+    }
+
+    fn is_dead(&self) -> bool {
+        self.writes.load(Ordering::SeqCst) > self.dies_at
+    }
+
+    fn alive(&self) -> Result<&dyn Store> {
+        if self.is_dead() {
+            return Err(Error::transient("use the ledger", "the process is dead"));
+        }
+        Ok(&*self.ledger)
+    }
+
+    async fn write<T>(&self, write: impl Future<Output = Result<T>>) -> Result<T> {
+        let dead = || Error::transient("write to the ledger", "the process died");
+        match self.writes.fetch_add(1, Ordering::SeqCst) {
+            number if number < self.dies_at => write.await,
+            number if number == self.dies_at && self.write_arrives => {
+                write.await?;
+                Err(dead())
+            }
+            _ => Err(dead()),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Dying {
+    async fn admit(
+        &self,
+        observations: Vec<Observation>,
+        cursor: Option<CursorMove>,
+    ) -> Result<Vec<Admitted>> {
+        self.write(self.ledger.admit(observations, cursor)).await
+    }
+    async fn claim(&self, request: ClaimRequest) -> Result<Claimed> {
+        self.write(self.ledger.claim(request)).await
+    }
+    async fn commit(&self, lease: &Lease, effects: Effects) -> Result<Committed> {
+        self.write(self.ledger.commit(lease, effects)).await
+    }
+    async fn extend(&self, lease: &Lease, by: SignedDuration) -> Result<Lease> {
+        self.write(self.ledger.extend(lease, by)).await
+    }
+    async fn release(&self, lease: &Lease, release: Release) -> Result<()> {
+        self.write(self.ledger.release(lease, release)).await
+    }
+    async fn woken(&self, stage: Stage) {
+        self.ledger.woken(stage).await;
+    }
+    async fn position(&self) -> Result<i64> {
+        self.alive()?.position().await
+    }
+    async fn cursor(&self, tenant: &Tenant, name: &str) -> Result<Option<String>> {
+        self.alive()?.cursor(tenant, name).await
+    }
+    async fn subjects(
+        &self,
+        tenant: &Tenant,
+        repo: &RepoId,
+        prefix: &str,
+    ) -> Result<Vec<(SubjectKey, SubjectState)>> {
+        self.alive()?.subjects(tenant, repo, prefix).await
+    }
+    async fn arrivals(
+        &self,
+        tenant: &Tenant,
+        repo: &RepoId,
+        subject: &SubjectKey,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Arrival>> {
+        self.alive()?.arrivals(tenant, repo, subject, until, limit).await
+    }
+    async fn event(&self, tenant: &Tenant, key: &EventKey) -> Result<Option<Event>> {
+        self.alive()?.event(tenant, key).await
+    }
+    async fn payload(&self, tenant: &Tenant, id: i64) -> Result<Option<Payload>> {
+        self.alive()?.payload(tenant, id).await
+    }
+    async fn run(&self, tenant: &Tenant, key: &RunKey) -> Result<Option<Run>> {
+        self.alive()?.run(tenant, key).await
+    }
+    async fn groups(&self, tenant: &Tenant, groups: &[GroupKey]) -> Result<Vec<GroupSnapshot>> {
+        self.alive()?.groups(tenant, groups).await
+    }
+    async fn status(&self, key: &StatusKey) -> Result<Option<StatusRecord>> {
+        self.alive()?.status(key).await
+    }
+    async fn approval(
+        &self,
+        tenant: &Tenant,
+        repo: &RepoId,
+        subject: &SubjectKey,
+        head: &CommitId,
+    ) -> Result<Option<Approval>> {
+        self.alive()?.approval(tenant, repo, subject, head).await
+    }
+    async fn outbox(
+        &self,
+        tenant: &Tenant,
+        run: &RunKey,
+        notifier: &NotifierName,
+    ) -> Result<Vec<OutboxNotification>> {
+        self.alive()?.outbox(tenant, run, notifier).await
+    }
+    async fn observations(&self, query: ObservationQuery) -> Result<Page<RecordedObservation>> {
+        self.alive()?.observations(query).await
+    }
+    async fn events(&self, query: EventQuery) -> Result<Page<Event>> {
+        self.alive()?.events(query).await
+    }
+    async fn decisions(&self, query: DecisionQuery) -> Result<Page<DecisionBatch>> {
+        self.alive()?.decisions(query).await
+    }
+    async fn trigger_set(
+        &self,
+        tenant: &Tenant,
+        digest: &str,
+    ) -> Result<Option<serde_json::Value>> {
+        self.alive()?.trigger_set(tenant, digest).await
+    }
+    async fn runs(&self, query: RunQuery) -> Result<Page<Run>> {
+        self.alive()?.runs(query).await
+    }
+    async fn statuses(&self, query: StatusQuery) -> Result<Page<StatusRecord>> {
+        self.alive()?.statuses(query).await
+    }
+    async fn notifications(&self, query: DeliveryQuery) -> Result<Page<OutboxNotification>> {
+        self.alive()?.notifications(query).await
+    }
+    async fn backlog(&self) -> Result<Vec<Backlog>> {
+        self.alive()?.backlog().await
+    }
+    async fn prune(&self, prune: Prune) -> Result<Pruned> {
+        self.write(self.ledger.prune(prune)).await
+    }
+}
+
+/// What is left of a story when it has been told.
+#[derive(Debug, PartialEq)]
+struct Ending {
+    state: RunState,
+    creations: usize,
+    statuses: Vec<StatusState>,
+    transitions: Vec<Transition>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Story {
+    Succeeds,
+    IsCancelled,
+    IsRefused,
+}
+
+const ON: [Transition; 5] = [
+    Transition::Started,
+    Transition::Succeeded,
+    Transition::Cancelled,
+    Transition::Refused,
+    Transition::Failed,
+];
+
+/// Tells a story to an engine that dies at a write, and then to another one. Returns the ending, and
+/// whether the first engine died at all.
+async fn tell(story: Story, dies_at: usize, write_arrives: bool) -> (Ending, bool) {
+    let world = World::new();
+    let dying = Dying::new(world.store.clone(), dies_at, write_arrives);
+    let mut engine = world.engine_over(dying.clone());
+    let run = world.plan(|run| run.notify = tell_chat(&ON)).await;
+    if matches!(story, Story::IsRefused) {
+        world.policy.revoke();
+    }
+    let mut told = false;
+    for _ in 0..60 {
+        if engine.run_until_idle().await.is_err() || dying.is_dead() {
+            engine = world.another_engine();
+        }
+        if !told && world.state(&run).await == RunState::Running {
+            match story {
+                Story::Succeeds => world.sink.set_phase(&run, RunPhase::Succeeded),
+                Story::IsCancelled => world.order_cancel(&run, CancelMode::AtOnce).await,
+                Story::IsRefused => {}
+            }
+            told = true;
+        }
+        if world.state(&run).await.is_terminal() && nothing_is_left(&world).await {
+            break;
+        }
+        // Longer than a lease and than the time between two looks at a run.
+        world.clock.advance(SECONDS(31));
+    }
+    assert!(nothing_is_left(&world).await);
+    let commit = world.commit(&run).await;
+    let mut statuses: Vec<_> = world
+        .repo
+        .status_history(&commit, "workflows/ci")
+        .iter()
+        .map(|status| status.state)
+        .collect();
+    assert!(statuses.is_sorted_by_key(|state| state.rank()), "{statuses:?}");
+    let mut seen = BTreeSet::new();
+    let transitions = world
+        .notifier
+        .told()
+        .into_iter()
+        .filter(|one| seen.insert(one.key.clone()))
+        .map(|one| one.transition)
+        .collect();
+    let ending = Ending {
+        state: world.state(&run).await,
+        creations: world.sink.creations(&run),
+        statuses: statuses.pop().into_iter().collect(),
+        transitions,
+    };
+    (ending, dying.is_dead())
+}
+
+async fn nothing_is_left(world: &World) -> bool {
+    world.store.backlog().await.unwrap().iter().all(|one| one.waiting == 0)
+}
+
+async fn ends_the_same_wherever_the_process_dies(story: Story) {
+    let (expected, died) = tell(story, usize::MAX, true).await;
+    assert!(!died);
+    for write_arrives in [false, true] {
+        let mut dies_at = 0;
+        loop {
+            let (ending, died) = tell(story, dies_at, write_arrives).await;
+            assert_eq!(ending, expected, "died at write {dies_at}, arrived: {write_arrives}");
+            if !died {
+                assert!(dies_at > 10, "the story has more writes than {dies_at}");
+                break;
+            }
+            dies_at += 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_succeeds_does_so_wherever_the_process_dies() {
+    let (expected, _) = tell(Story::Succeeds, usize::MAX, true).await;
+    assert_eq!(
+        expected,
+        Ending {
+            state: RunState::Succeeded,
+            creations: 1,
+            statuses: vec![StatusState::Success],
+            transitions: vec![Transition::Started, Transition::Succeeded],
+        }
+    );
+    ends_the_same_wherever_the_process_dies(Story::Succeeds).await;
+}
+
+#[tokio::test]
+async fn a_run_that_is_cancelled_ends_so_wherever_the_process_dies() {
+    let (expected, _) = tell(Story::IsCancelled, usize::MAX, true).await;
+    assert_eq!(
+        expected,
+        Ending {
+            state: RunState::Cancelled,
+            creations: 1,
+            statuses: vec![StatusState::Cancelled],
+            transitions: vec![Transition::Started, Transition::Cancelled],
+        }
+    );
+    ends_the_same_wherever_the_process_dies(Story::IsCancelled).await;
+}
+
+#[tokio::test]
+async fn a_run_that_is_refused_is_so_wherever_the_process_dies() {
+    ends_the_same_wherever_the_process_dies(Story::IsRefused).await;
+}

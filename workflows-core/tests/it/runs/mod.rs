@@ -1,0 +1,10 @@
+//! From a planned run to its end: dispatcher, observer, reporter and outbox, stepped and running.
+
+mod building;
+mod crash;
+mod dispatch;
+mod notify;
+mod observe;
+mod report;
+mod running;
+mod world;

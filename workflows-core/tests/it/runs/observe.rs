@@ -1,0 +1,212 @@
+//! Looking at runs until they have ended.
+
+use workflows_core::{
+    CancelMode, ErrorKind, LogRef, RunPhase, RunState, RunStatus, TaskStatus, Transition,
+    run::GroupMembership,
+    sink::{StepStatus, TaskPhase},
+    workflow::{QueueLimits, Strategy},
+};
+
+use super::world::{HOURS, SECONDS, World, tell_chat};
+
+fn task(name: &str, phase: TaskPhase, exit_code: Option<i32>) -> TaskStatus {
+    TaskStatus {
+        name: name.into(),
+        phase,
+        message: String::new(),
+        started_at: None,
+        finished_at: None,
+        steps: vec![StepStatus { name: "run".into(), exit_code }],
+    }
+}
+
+fn status(phase: RunPhase, tasks: Vec<TaskStatus>) -> RunStatus {
+    let mut status = RunStatus::new(phase);
+    status.tasks = tasks;
+    status
+}
+
+#[tokio::test]
+async fn a_failed_run_tells_the_step_and_its_last_lines() {
+    let world = World::with(|options| options.failure_lines = 2);
+    let run = world.running(|_| {}).await;
+    let step = LogRef { task: "test".into(), step: "run".into() };
+    world.sink.set_log(&run, &step, b"one\n\x1b[31mtwo\x07\nthr\xffee\n".as_slice());
+    let tasks = vec![
+        task("build", TaskPhase::Succeeded, Some(0)),
+        task("test", TaskPhase::Failed, Some(3)),
+        task("deploy", TaskPhase::Skipped, None),
+    ];
+    world.sink.set_status(&run, status(RunPhase::Failed, tasks));
+    world.later(SECONDS(30)).await;
+
+    let failed = world.run(&run).await;
+    assert_eq!(failed.state, RunState::Failed);
+    let failure = failed.failure.unwrap();
+    assert_eq!((&*failure.task, &*failure.step, failure.exit_code), ("test", "run", Some(3)));
+    assert_eq!(failure.last_lines, ["[31mtwo", "thr\u{fffd}ee"]);
+    let shown = world.shown(&run).await.unwrap();
+    assert_eq!(shown.title, "Failed in test/run (exit code 3)");
+    assert!(shown.summary.contains("thr\u{fffd}ee"), "{}", shown.summary);
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_read_keeps_no_run_from_its_end() {
+    let world = World::new();
+    let run = world.running(|_| {}).await;
+    let tasks = vec![task("test", TaskPhase::Failed, Some(1))];
+    world.sink.set_status(&run, status(RunPhase::Failed, tasks));
+    world.later(SECONDS(30)).await;
+    let failed = world.run(&run).await;
+    assert_eq!(failed.state, RunState::Failed);
+    assert!(failed.failure.unwrap().last_lines.is_empty());
+}
+
+#[tokio::test]
+async fn the_engine_remembers_that_it_told_a_run_to_end() {
+    let world = World::new();
+    world.sink.ignore_cancels();
+    for (phase, state) in [
+        (RunPhase::Failed, RunState::Cancelled),
+        (RunPhase::Cancelled, RunState::Cancelled),
+        (RunPhase::TimedOut, RunState::Cancelled),
+        (RunPhase::Succeeded, RunState::Succeeded),
+    ] {
+        let run = world.running(|_| {}).await;
+        world.order_cancel(&run, CancelMode::AfterRunningTasks).await;
+        world.idle().await;
+        world.sink.set_phase(&run, phase);
+        world.later(SECONDS(30)).await;
+        assert_eq!(world.state(&run).await, state, "{phase:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_had_failed_before_it_was_told_to_end_has_failed() {
+    let world = World::new();
+    let run = world.running(|_| {}).await;
+    let mut failed = RunStatus::new(RunPhase::Failed);
+    failed.message = "Tasks Completed: 1 (Failed: 1)".to_owned();
+    failed.finished_at = Some(world.clock_now());
+    world.clock.advance(SECONDS(5));
+    world.sink.set_status(&run, failed);
+    world.order_cancel(&run, CancelMode::AtOnce).await;
+    world.idle().await;
+    let run = world.run(&run).await;
+    assert_eq!(run.state, RunState::Failed);
+    assert_eq!(run.message, "Tasks Completed: 1 (Failed: 1)");
+}
+
+#[tokio::test]
+async fn a_run_that_somebody_stopped_in_its_sink_is_cancelled() {
+    let world = World::new();
+    let run = world.running(|_| {}).await;
+    world.sink.set_phase(&run, RunPhase::Cancelled);
+    world.later(SECONDS(30)).await;
+    let run = world.run(&run).await;
+    assert_eq!(run.state, RunState::Cancelled);
+    assert_eq!(run.message, "it was stopped where it executed");
+}
+
+#[tokio::test]
+async fn a_run_that_its_sink_forgot_ends_as_failed_after_a_while() {
+    let world = World::new();
+    let run = world.running(|_| {}).await;
+    world.sink.take_away(&run);
+    world.later(SECONDS(30)).await;
+    assert_eq!(world.state(&run).await, RunState::Running, "it may only be slow to tell");
+
+    world.over_time(HOURS(1), SECONDS(60)).await;
+    let run = world.run(&run).await;
+    assert_eq!(run.state, RunState::Failed);
+    assert_eq!(run.message, "it was taken away from scripted before its end was seen");
+    assert_eq!(world.sink.creations(&run.key), 1, "it is not created again");
+}
+
+#[tokio::test]
+async fn a_sink_that_does_not_answer_is_asked_until_it_does() {
+    let world = World::new();
+    let run = world.running(|_| {}).await;
+    for _ in 0..20 {
+        world.sink.fail_next_state(ErrorKind::Transient, "503");
+    }
+    world.sink.fail_next_state(ErrorKind::Denied, "forbidden");
+    world.sink.set_phase(&run, RunPhase::Succeeded);
+    world.over_time(HOURS(3), SECONDS(60)).await;
+    assert_eq!(world.state(&run).await, RunState::Succeeded);
+}
+
+#[tokio::test]
+async fn a_success_after_a_failure_on_the_same_branch_has_recovered() {
+    let world = World::new();
+    let told = tell_chat(&[Transition::Succeeded, Transition::Failed, Transition::Recovered]);
+    let history = [
+        ("main", RunPhase::Succeeded),
+        ("main", RunPhase::Failed),
+        ("other", RunPhase::Succeeded),
+        ("main", RunPhase::Cancelled),
+        ("main", RunPhase::Succeeded),
+        ("main", RunPhase::Succeeded),
+    ];
+    for (branch, phase) in history {
+        let told = told.clone();
+        let run = world.plan_on(branch, |run| run.notify = told).await;
+        world.idle().await;
+        world.sink.set_phase(&run, phase);
+        world.later(SECONDS(30)).await;
+    }
+    assert_eq!(
+        world.notifier.transitions(),
+        [
+            Transition::Succeeded,
+            Transition::Failed,
+            Transition::Succeeded,
+            Transition::Recovered,
+            Transition::Succeeded,
+        ]
+    );
+}
+
+#[tokio::test]
+async fn who_waits_in_a_queue_goes_on_when_the_one_before_has_ended() {
+    let world = World::new();
+    let queue = || {
+        let limits = QueueLimits { max_running: 1, max_queued: None, max_wait: None };
+        vec![GroupMembership { group: "deploy".into(), strategy: Strategy::Queue(limits) }]
+    };
+    let first = world.running(|run| run.groups = queue()).await;
+    let second = world.plan(|run| run.groups = queue()).await;
+    let third = world.plan(|run| run.groups = queue()).await;
+    world.idle().await;
+    assert_eq!(world.state(&second).await, RunState::Queued);
+    assert!(world.shown(&second).await.unwrap().title.starts_with("Waiting in the queue"));
+
+    world.sink.set_phase(&first, RunPhase::Failed);
+    world.later(SECONDS(30)).await;
+    assert_eq!(world.state(&second).await, RunState::Running);
+    assert_eq!(world.state(&third).await, RunState::Queued);
+
+    world.order_cancel(&second, CancelMode::AtOnce).await;
+    world.idle().await;
+    world.later(SECONDS(30)).await;
+    assert_eq!(world.state(&third).await, RunState::Running);
+}
+
+#[tokio::test]
+async fn progress_is_told_when_tasks_end_and_not_too_often() {
+    let world = World::with(|options| options.observe_interval = SECONDS(5));
+    let on = [Transition::Started, Transition::Progress, Transition::Succeeded];
+    let run = world.running(|run| run.notify = tell_chat(&on)).await;
+    for ended in 1..=12 {
+        let tasks = (0..ended).map(|n| task(&format!("t{n}"), TaskPhase::Succeeded, Some(0)));
+        world.sink.set_status(&run, status(RunPhase::Running, tasks.collect()));
+        world.later(SECONDS(5)).await;
+    }
+    world.over_time(SECONDS(300), SECONDS(5)).await;
+    let told = world.notifier.told();
+    let progress: Vec<_> =
+        told.iter().filter(|one| one.transition == Transition::Progress).collect();
+    // In 60 seconds of news at once, after 30, and once more for what came since.
+    assert_eq!(progress.iter().map(|one| one.run.tasks.len()).collect::<Vec<_>>(), [1, 7, 12]);
+    assert_eq!(world.notifier.transitions()[0], Transition::Started);
+}
