@@ -10,6 +10,7 @@ pub mod groups;
 pub mod repository;
 mod scripted_scm;
 mod scripted_sink;
+pub mod sink;
 pub mod store;
 
 pub use self::{

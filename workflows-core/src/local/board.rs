@@ -23,17 +23,14 @@ struct State {
     status: RunStatus,
     /// In the order of the document.
     tasks: Vec<TaskStatus>,
-    /// Places of those that have started, first ones first.
-    order: Vec<usize>,
 }
 
 impl State {
     fn status(&self) -> RunStatus {
-        let started = self.order.iter().copied();
-        let waiting = (0..self.tasks.len()).filter(|index| !self.order.contains(index));
-        let tasks = started.chain(waiting).filter_map(|index| self.tasks.get(index).cloned());
         let mut status = self.status.clone();
-        status.tasks = tasks.collect();
+        status.tasks.clone_from(&self.tasks);
+        // Those that have not started come last; a stable sort keeps the document's order.
+        status.tasks.sort_by_key(|task| (task.started_at.is_none(), task.started_at));
         status
     }
 }
@@ -58,7 +55,7 @@ impl Board {
                 .map(|step| StepStatus { name: step.name.as_str().into(), exit_code: None })
                 .collect(),
         });
-        let state = State { status, tasks: tasks.collect(), order: Vec::new() };
+        let state = State { status, tasks: tasks.collect() };
         Self {
             run: ChangedRun { tenant: record.tenant.clone(), key: record.key.clone() },
             state: Mutex::new(state),
@@ -76,11 +73,6 @@ impl Board {
 
     /// An attempt of a task has begun: its steps have yet to run.
     pub(super) fn task_began(&self, task: usize, at: Timestamp) {
-        let mut state = self.state();
-        if !state.order.contains(&task) {
-            state.order.push(task);
-        }
-        drop(state);
         self.change_task(task, |status| {
             status.phase = TaskPhase::Running;
             status.started_at = Some(at);

@@ -50,7 +50,9 @@ enum SkipCause {
     When,
     /// The run was cancelled before it started.
     Cancel,
-    /// The time was up, another task failed, or what it needs is not there.
+    /// The time was up before it started.
+    Time,
+    /// Another task failed, or what it needs is not there.
     Circumstances,
 }
 
@@ -68,8 +70,6 @@ struct Execution<'a> {
     board: &'a Board,
     cancel: watch::Receiver<Option<CancelMode>>,
     outcomes: Vec<Option<Outcome>>,
-    /// Whether a time limit of the pipeline or a section of it ran out.
-    timed_out: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -86,7 +86,7 @@ pub(super) async fn execute(
     cancel: watch::Receiver<Option<CancelMode>>,
 ) -> Option<Timestamp> {
     let outcomes = run.pipeline.tasks.iter().map(|_| None).collect();
-    let mut execution = Execution { run, board, cancel, outcomes, timed_out: false };
+    let mut execution = Execution { run, board, cancel, outcomes };
     let broken = execution.sections().await.err();
     let status = execution.finish(broken);
     let (directory, record) = (run.directory.clone(), status.clone());
@@ -158,10 +158,9 @@ impl<'a> Execution<'a> {
         });
         let Some(begun) = begun.await? else {
             let skip = match over {
-                true => Skip::new(SkipCause::Circumstances, "no time was left"),
+                true => Skip::new(SkipCause::Time, "no time was left"),
                 false => Skip::new(SkipCause::Cancel, CANCELLED),
             };
-            self.timed_out |= over;
             for index in finally {
                 self.skip(index, skip.clone());
             }
@@ -190,6 +189,11 @@ impl<'a> Execution<'a> {
         let mut started: Vec<usize> = Vec::new();
         let mut out_of_time = deadline.is_some_and(|deadline| clock.now() >= deadline);
         let mut cancel_is_over = false;
+        for index in tasks.clone() {
+            if let Some(record) = self.recalled(index).await {
+                self.ran(index, record);
+            }
+        }
         loop {
             self.set_stop(&stop, section, out_of_time);
             loop {
@@ -201,17 +205,24 @@ impl<'a> Execution<'a> {
                 let mut decided_any = false;
                 for index in undecided {
                     let Some(task) = run.pipeline.tasks.get(index) else { continue };
-                    // What an earlier engine began is taken up, whatever became of the run.
+                    if !self.knows_needs(index) {
+                        continue;
+                    }
+                    // What an earlier engine began is taken up, whatever became of the run. Reasons
+                    // of a task's own come before those of the run, so that they stay the same.
                     let verdict = match run.directory.has_begun(&task.name) {
-                        true => Some(Verdict::Run),
-                        false if self.holds_back(section, out_of_time).is_some() => None,
-                        false => self.verdict(section, index, task),
+                        true => Verdict::Run,
+                        false => match self.verdict(section, index, task) {
+                            Verdict::Run if self.holds_back(section, out_of_time).is_some() => {
+                                continue;
+                            }
+                            verdict => verdict,
+                        },
                     };
                     match verdict {
-                        None => continue,
-                        Some(Verdict::Skip(skip)) => self.skip(index, skip),
-                        Some(Verdict::Fail(message)) => self.fail(index, message),
-                        Some(Verdict::Run) => {
+                        Verdict::Skip(skip) => self.skip(index, skip),
+                        Verdict::Fail(message) => self.fail(index, message),
+                        Verdict::Run => {
                             started.push(index);
                             let scope = self.scope(task);
                             let watcher = TaskWatcher { board: self.board, task: index };
@@ -247,13 +258,31 @@ impl<'a> Execution<'a> {
                 () = time_is_up => out_of_time = true,
             }
         }
-        self.timed_out |= out_of_time;
         let Some(skip) = self.holds_back(section, out_of_time) else { return };
         for index in tasks {
             if self.outcomes.get(index).is_some_and(Option::is_none) {
                 self.skip(index, skip.clone());
             }
         }
+    }
+
+    /// How a task ended under an earlier engine. All such ends are known before anything starts, so
+    /// that what held a task back then holds it back now.
+    async fn recalled(&self, index: usize) -> Option<AttemptRecord> {
+        let task = self.run.pipeline.tasks.get(index)?;
+        let (directory, name, retries) =
+            (self.run.directory.clone(), task.name.clone(), task.retries);
+        let recall = files::off_thread(move || {
+            for number in 0..=retries {
+                match directory.attempt(&name, number).ended()? {
+                    Some(ended) if number < retries && ended.may_be_tried_again() => {}
+                    end => return Ok(end),
+                }
+            }
+            io::Result::Ok(None)
+        });
+        // What cannot be read fails the task when it is taken up.
+        recall.await.ok().flatten()
     }
 
     /// Tells the running tasks of a section to end, where they have to.
@@ -279,33 +308,41 @@ impl<'a> Execution<'a> {
 
     /// Why no task of a section may start any more.
     fn holds_back(&self, section: Section, out_of_time: bool) -> Option<Skip> {
+        // A failure first: it stays the reason whatever comes later, also for a later engine.
+        if section == Section::Tasks {
+            let failed = self.ended().find(|(_, record)| record.phase != TaskPhase::Succeeded);
+            if let Some((task, record)) = failed {
+                return Some(match record.phase {
+                    TaskPhase::Cancelled => Skip::new(SkipCause::Cancel, CANCELLED),
+                    _ => {
+                        let message = format!("task {:?} failed", task.name);
+                        Skip::new(SkipCause::Circumstances, message)
+                    }
+                });
+            }
+        }
         match (*self.cancel.borrow(), section) {
             (Some(CancelMode::AtOnce), _) | (Some(_), Section::Tasks) => {
-                return Some(Skip::new(SkipCause::Cancel, CANCELLED));
+                Some(Skip::new(SkipCause::Cancel, CANCELLED))
             }
-            (_, _) if out_of_time => {
-                return Some(Skip::new(SkipCause::Circumstances, "the time was up"));
-            }
-            (_, Section::Finally) => return None,
-            (None, Section::Tasks) => {}
+            (_, _) if out_of_time => Some(Skip::new(SkipCause::Time, "the time was up")),
+            (_, _) => None,
         }
-        let failed = self.ended().find(|(_, record)| record.phase != TaskPhase::Succeeded);
-        failed.map(|(task, _)| {
-            Skip::new(SkipCause::Circumstances, format!("task {:?} failed", task.name))
-        })
     }
 
-    /// Whether a task can start or will not run; `None` while that hangs on others.
-    fn verdict(&self, section: Section, index: usize, task: &Task) -> Option<Verdict> {
-        let needs = self.run.pipeline.needs.get(index)?;
+    /// Whether all that a task waits for is decided.
+    fn knows_needs(&self, index: usize) -> bool {
+        let decided = |index: usize| self.outcomes.get(index).is_some_and(Option::is_some);
+        self.run.pipeline.needs.get(index).is_some_and(|needs| needs.all().all(decided))
+    }
+
+    /// Whether a task runs of which all that it waits for is decided.
+    fn verdict(&self, section: Section, index: usize, task: &Task) -> Verdict {
+        let Some(needs) = self.run.pipeline.needs.get(index) else { return Verdict::Run };
         let outcome = |index: usize| self.outcomes.get(index).and_then(Option::as_ref);
         let name =
             |index: usize| self.run.pipeline.tasks.get(index).map_or("", |task| task.name.as_str());
-        if needs.all().any(|before| outcome(before).is_none()) {
-            return None;
-        }
-        let skip =
-            |message: String| Some(Verdict::Skip(Skip::new(SkipCause::Circumstances, message)));
+        let skip = |message: String| Verdict::Skip(Skip::new(SkipCause::Circumstances, message));
         for before in needs.results.iter().copied() {
             if let Some(Outcome::Skipped(_)) = outcome(before) {
                 return skip(format!("it uses a result of {:?}, which was skipped", name(before)));
@@ -345,12 +382,12 @@ impl<'a> Execution<'a> {
                 Ok(true) => {}
                 Ok(false) => {
                     let message = format!("its condition {} does not hold", place + 1);
-                    return Some(Verdict::Skip(Skip::new(SkipCause::When, message)));
+                    return Verdict::Skip(Skip::new(SkipCause::When, message));
                 }
-                Err(wrong) => return Some(Verdict::Fail(format!("when: {wrong}"))),
+                Err(wrong) => return Verdict::Fail(format!("when: {wrong}")),
             }
         }
-        Some(Verdict::Run)
+        Verdict::Run
     }
 
     fn ended(&self) -> impl Iterator<Item = (&Task, &AttemptRecord)> {
@@ -402,6 +439,7 @@ impl<'a> Execution<'a> {
             phase: TaskPhase::Failed,
             message,
             interrupted: false,
+            stopped_with_run: false,
             started_at: now,
             finished_at: now,
             results: BTreeMap::new(),
@@ -466,7 +504,14 @@ impl<'a> Execution<'a> {
         if let Some(message) = failure(&|record| record.interrupted) {
             return (RunPhase::Interrupted, message);
         }
-        if self.timed_out {
+        let out_of_time = |outcome: &Option<Outcome>| match outcome {
+            Some(Outcome::Ran(record)) => {
+                record.stopped_with_run && record.phase == TaskPhase::TimedOut
+            }
+            Some(Outcome::Skipped(skip)) => skip.cause == SkipCause::Time,
+            None => false,
+        };
+        if self.outcomes.iter().any(out_of_time) {
             return (RunPhase::TimedOut, "it took longer than its timeouts allow".into());
         }
         let failed = |record: &AttemptRecord| {

@@ -63,10 +63,19 @@ pub(super) struct AttemptRecord {
     pub(super) message: String,
     /// Whether it is not known how a step of it ended.
     pub(super) interrupted: bool,
+    /// Whether it was ended because its run, or the section of the run, had to end.
+    pub(super) stopped_with_run: bool,
     pub(super) started_at: Timestamp,
     pub(super) finished_at: Timestamp,
     pub(super) results: BTreeMap<String, ParamValue>,
     pub(super) steps: Vec<StepStatus>,
+}
+
+impl AttemptRecord {
+    /// Whether another attempt may follow, where the task has one left.
+    pub(super) fn may_be_tried_again(&self) -> bool {
+        !self.stopped_with_run && matches!(self.phase, TaskPhase::Failed | TaskPhase::TimedOut)
+    }
 }
 
 /// `credential.json`

@@ -211,8 +211,7 @@ pub(super) async fn run(
             }
         };
         let stopped = stop.borrow().is_some();
-        let failed = matches!(ended.phase, TaskPhase::Failed | TaskPhase::TimedOut);
-        if !failed || stopped || number >= task.retries {
+        if !ended.may_be_tried_again() || stopped || number >= task.retries {
             return Ok(ended);
         }
         number += 1;
@@ -246,6 +245,7 @@ impl Attempt<'_> {
             phase: TaskPhase::Succeeded,
             message: String::new(),
             interrupted: false,
+            stopped_with_run: false,
             started_at,
             finished_at: started_at,
             results: BTreeMap::new(),
@@ -302,6 +302,7 @@ impl Attempt<'_> {
             }
             self.watcher.step_ended(index, code);
             if let Some(halt) = halt {
+                record.stopped_with_run = matches!(halt, Halt::Section(_));
                 (record.phase, record.message) = match halt {
                     Halt::Section(stop) => (stop.phase(), "it was stopped with its run".into()),
                     Halt::OwnTimeout => (

@@ -5,4 +5,6 @@ mod groups;
 mod local;
 mod runs;
 #[cfg(feature = "conformance")]
+mod sinks;
+#[cfg(feature = "conformance")]
 mod store;

@@ -108,6 +108,17 @@ impl Bench {
         String::from_utf8(log).unwrap()
     }
 
+    pub(super) async fn until_forgotten(&self, run: &SinkRun) {
+        let mut changes = self.sink.changes().unwrap();
+        let wait = async {
+            while let Err(error) = self.sink.forget(&run.key).await {
+                assert_eq!(error.kind(), ErrorKind::Conflict);
+                changes.next().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("it still runs");
+    }
+
     pub(super) async fn refused(&self, spec: Value) -> (ErrorKind, String) {
         let error = self.sink.ensure(&request("refused", spec)).await.unwrap_err();
         (error.kind(), error.to_string())

@@ -2,3 +2,7 @@
 
 mod behaviour;
 mod bench;
+#[cfg(feature = "conformance")]
+mod conformance;
+mod crash;
+mod refusals;
