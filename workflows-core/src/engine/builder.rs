@@ -6,12 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::{
     Command, Engine,
     connections::{Connection, ConnectionOptions, ConnectionTable},
     core::Core,
+    definitions::Definitions,
+    gate::PermissionCache,
     health::HealthBoard,
     metrics::Metrics,
     mutator::RunMutator,
@@ -21,6 +23,7 @@ use crate::{
     ConnectionName, DefaultPolicy, EventSource, Notifier, NotifierName, Policy, RunSink, ScmDriver,
     SecretStore, SharedClock, SinkName, StaticSecrets, Store, SystemClock, Tenant,
     matching::{Filter, Filters},
+    workflow::LoadedWorkflow,
 };
 
 /// Puts an engine together. Everything but the store and a sink has a default: the machine's clock,
@@ -51,6 +54,7 @@ pub struct EngineBuilder {
     notifiers: Vec<((Tenant, NotifierName), Arc<dyn Notifier>)>,
     mutators: Vec<Arc<dyn RunMutator>>,
     filters: Vec<Arc<dyn Filter>>,
+    workflows: Vec<(Tenant, Arc<LoadedWorkflow>)>,
     options: EngineOptions,
 }
 
@@ -68,6 +72,7 @@ impl Default for EngineBuilder {
             notifiers: Vec::new(),
             mutators: Vec::new(),
             filters: Vec::new(),
+            workflows: Vec::new(),
             options: EngineOptions::default(),
         }
     }
@@ -163,6 +168,17 @@ impl EngineBuilder {
         self
     }
 
+    /// A workflow of the default tenant. More can be registered while the engine runs.
+    pub fn workflow(self, workflow: LoadedWorkflow) -> Self {
+        self.workflow_of(Tenant::default(), workflow)
+    }
+
+    /// A workflow of a tenant.
+    pub fn workflow_of(mut self, tenant: Tenant, workflow: LoadedWorkflow) -> Self {
+        self.workflows.push((tenant, Arc::new(workflow)));
+        self
+    }
+
     /// The engine's ways.
     pub fn options(mut self, options: EngineOptions) -> Self {
         self.options = options;
@@ -184,6 +200,11 @@ impl EngineBuilder {
         }
         self.check_names(&mut problems);
         self.check_options(&mut problems);
+        self.check_workflows(&mut problems);
+        let definitions = Definitions::new();
+        for problem in definitions.register_all(&self.workflows) {
+            problems.add(problem.to_string());
+        }
         let named = self.default_sink.clone();
         let default_sink = named.or_else(|| self.sinks.first().map(|(name, _)| name.clone()));
         let filters = match Filters::new(self.filters.clone()) {
@@ -212,13 +233,74 @@ impl EngineBuilder {
             notifiers: self.notifiers.into_iter().collect(),
             mutators: self.mutators,
             filters,
+            definitions,
+            permissions: PermissionCache::new(),
             health,
             metrics: Metrics::default(),
             committed: Notify::new(),
             options: self.options,
         };
-        let (_, interests) = watch::channel(Arc::default());
+        let interests = core.definitions.interests();
         Ok(Engine::new(Arc::new(core), self.sources, interests))
+    }
+
+    /// Checks that registered workflows name what was added.
+    fn check_workflows(&self, problems: &mut Problems) {
+        let known = |names: Vec<String>| match names.is_empty() {
+            true => "none was added".to_owned(),
+            false => format!("there are: {}", names.join(", ")),
+        };
+        let mut names = BTreeSet::new();
+        for (tenant, workflow) in &self.workflows {
+            let name = workflow.name();
+            let spec = &workflow.workflow().spec;
+            if !names.insert((tenant, name)) {
+                problems.add(format!("workflow {name} of {tenant} was added more than once"));
+            }
+            for repo in &spec.repos {
+                let key = (tenant.clone(), repo.connection.clone());
+                if !self.connections.iter().any(|(one, _)| *one == key) {
+                    let of_tenant = self.connections.iter().filter(|((of, _), _)| of == tenant);
+                    let names = of_tenant.map(|((_, name), _)| name.to_string()).collect();
+                    problems.add(format!(
+                        "workflow {name} names the connection {:?}, which was not added; {}",
+                        repo.connection.as_str(),
+                        known(names)
+                    ));
+                }
+            }
+            for one in &spec.notify {
+                let key = (tenant.clone(), one.notifier.clone());
+                if !self.notifiers.iter().any(|(one, _)| *one == key) {
+                    let of_tenant = self.notifiers.iter().filter(|((of, _), _)| of == tenant);
+                    let names = of_tenant.map(|((_, name), _)| name.to_string()).collect();
+                    problems.add(format!(
+                        "workflow {name} names the notifier {:?}, which was not added; {}",
+                        one.notifier.as_str(),
+                        known(names)
+                    ));
+                }
+            }
+            if let Some(sink) = &spec.sink
+                && !self.sinks.iter().any(|(one, _)| one == sink)
+            {
+                let names = self.sinks.iter().map(|(name, _)| name.to_string()).collect();
+                problems.add(format!(
+                    "workflow {name} names the sink {:?}, which was not added; {}",
+                    sink.as_str(),
+                    known(names)
+                ));
+            }
+            for filter in spec.triggers.iter().filter_map(|one| one.custom_filter.as_ref()) {
+                if !self.filters.iter().any(|one| one.name() == &**filter) {
+                    let names = self.filters.iter().map(|one| one.name().to_owned()).collect();
+                    problems.add(format!(
+                        "workflow {name} names the filter {filter:?}, which was not added; {}",
+                        known(names)
+                    ));
+                }
+            }
+        }
     }
 
     fn check_names(&self, problems: &mut Problems) {

@@ -53,6 +53,15 @@ impl ConnectionTable {
         Self { drivers, repositories: Cache::new(Self::KEPT) }
     }
 
+    /// The same connections, whose repositories define no workflows.
+    pub(crate) fn registered_only(&self) -> Self {
+        let of = |connection: &Connection| Connection {
+            driver: Arc::clone(&connection.driver),
+            options: ConnectionOptions { definitions: None, ..connection.options.clone() },
+        };
+        Self::new(self.drivers.iter().map(|(key, one)| (key.clone(), of(one))).collect())
+    }
+
     pub(crate) fn iter(
         &self,
     ) -> impl Iterator<Item = (&(Tenant, ConnectionName), &Connection)> + '_ {

@@ -10,8 +10,8 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    connections::ConnectionTable, health::HealthBoard, metrics::Metrics, mutator::RunMutator,
-    options::EngineOptions,
+    connections::ConnectionTable, definitions::Definitions, gate::PermissionCache,
+    health::HealthBoard, metrics::Metrics, mutator::RunMutator, options::EngineOptions,
 };
 use crate::{
     Error, NotifierName, Policy, Result, Run, RunSink, SecretStore, SharedClock, SinkName, Store,
@@ -33,6 +33,8 @@ pub(crate) struct Core {
     pub(crate) notifiers: BTreeMap<(Tenant, NotifierName), Arc<dyn Notifier>>,
     pub(crate) mutators: Vec<Arc<dyn RunMutator>>,
     pub(crate) filters: Filters,
+    pub(crate) definitions: Definitions,
+    pub(crate) permissions: PermissionCache,
     pub(crate) health: Arc<HealthBoard>,
     pub(crate) metrics: Metrics,
     /// Rings when a stage of this process has committed something.

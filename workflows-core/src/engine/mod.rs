@@ -7,23 +7,33 @@
 mod backoff;
 mod builder;
 mod command;
+mod commands;
 mod composition;
 mod connections;
 mod core;
+mod definitions;
+mod directory;
 mod dispatcher;
+mod event_details;
+mod explain;
+mod gate;
 mod handle;
+mod handle_insight;
 mod health;
+mod matcher;
 pub mod metrics;
 mod mutator;
 mod observer;
 mod options;
 mod outbox;
+mod planner;
 mod presentation;
 mod reporter;
 mod retention;
 mod run_loop;
 pub(crate) mod schedule;
 pub(crate) mod scheduler;
+mod simulate;
 mod stage;
 mod transition;
 
@@ -32,9 +42,11 @@ pub use self::{
     command::{Command, RerunOf},
     composition::Engine,
     connections::ConnectionOptions,
+    explain::{Decided, ExplainedEvent, ExplainedRun, Explanation},
     handle::{EngineHandle, Submission},
     health::{ConnectionHealth, Failure, Health, Progress, SinkHealth, SourceHealth, StageHealth},
     mutator::{Mutation, PlannedPipelineRun, RunMutator},
     options::EngineOptions,
     scheduler::Hold,
+    simulate::{Replayed, SimulatedRun, Simulation, SimulationRequest, simulate},
 };

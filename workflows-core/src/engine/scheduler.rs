@@ -21,7 +21,7 @@ use self::{
     wake::{Groups, place},
 };
 pub(crate) use self::{
-    hold::{hold, unhold},
+    hold::{hold, is_held, unhold},
     wake::leaving,
 };
 use super::{core::Core, transition::follow};

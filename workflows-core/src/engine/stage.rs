@@ -6,7 +6,8 @@ use futures::FutureExt;
 use tracing::Instrument;
 
 use super::{
-    backoff, core::Core, dispatcher, metrics::error_label, observer, outbox, reporter, scheduler,
+    backoff, core::Core, dispatcher, matcher, metrics::error_label, observer, outbox, reporter,
+    scheduler,
 };
 use crate::{
     Error, Result,
@@ -54,9 +55,7 @@ async fn work(core: &Core, claim: &Claim) -> Result<Committed> {
         Stage::Report => reporter::run(core, claim).await,
         Stage::Notify => outbox::run(core, claim).await,
         Stage::Schedule => scheduler::run(core, claim).await,
-        stage @ Stage::Match => {
-            Err(Error::unsupported("work on a stage", format!("{stage} is not there")))
-        }
+        Stage::Match => matcher::run(core, claim).await,
     }
 }
 

@@ -78,6 +78,15 @@ impl HoldRecord {
     }
 }
 
+/// Whether a workflow is held.
+pub(crate) async fn is_held(
+    store: &dyn Store,
+    tenant: &Tenant,
+    workflow: &WorkflowId,
+) -> Result<bool> {
+    Ok(HoldRecord::read(store, tenant, workflow).await?.hold().is_some())
+}
+
 /// What holds a workflow. One that is held already gets the new reason.
 pub(crate) async fn hold(
     store: &dyn Store,

@@ -1,0 +1,618 @@
+//! Commands: the platform's own in comments (`/test`, `/retest`, `/ok-to-test`, `/cancel`), and
+//! those of programs ([`Command`]).
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    command::{Command, RerunOf},
+    core::Core,
+    gate::{self, Gate},
+    matcher::{AttemptRequest, Selected},
+    scheduler, transition,
+};
+use crate::{
+    Approval, AttemptId, CancelMode, CommitId, DeliveryKey, Event, EventKey, EventKind, GroupKey,
+    Result, Run, RunKey, RunState,
+    event::{PullRequest, SubjectKey},
+    matching::{PlatformCommand, commands},
+    policy::{FactsOrigin, Request, Verdict},
+    run::{CancelReason, Cancellation},
+    store::{
+        CommandDecision, CommandOutcome, DecisionQuery, DeliveryQuery, Effects, EventQuery,
+        GroupExpectation, NewWork, NotificationState, Outcome, PageRequest, RunChange, RunQuery,
+        Stage, WorkKey,
+    },
+};
+
+/// What came of the commands of an event.
+#[derive(Debug, Default)]
+pub(crate) struct Commanded {
+    pub(crate) decisions: Vec<CommandDecision>,
+    /// Whether its author is told that all was done, or that something was not; `None` when there
+    /// was no command.
+    pub(crate) accepted: Option<bool>,
+}
+
+/// Carries out the commands of an event: adds to `effects` what they do.
+pub(crate) async fn execute(
+    core: &Core,
+    event: &Event,
+    effects: &mut Effects,
+) -> Result<Commanded> {
+    if event.kind == EventKind::COMMAND {
+        return execute_command(core, event, effects).await;
+    }
+    let Some(comment) = &event.comment else { return Ok(Commanded::default()) };
+    let Some(pull_request) = &event.pull_request else { return Ok(Commanded::default()) };
+    let mut commanded = Commanded::default();
+    for command in commands(&comment.body) {
+        let Some(parsed) = PlatformCommand::parse(&command) else { continue };
+        let (text, outcome) = match parsed {
+            Err(error) => {
+                let error = error.to_string();
+                (command.name.to_string(), CommandOutcome::Failed { error })
+            }
+            Ok(parsed) => {
+                let author = FactsOrigin::Comment { author: Arc::clone(&comment.author) };
+                let given = Given {
+                    core,
+                    event,
+                    attempt: AttemptId::new(format!("{}/{}", comment.id, command.index)),
+                    by: Arc::clone(&comment.author),
+                };
+                let outcome = given.in_comment(&parsed, author, pull_request, effects).await?;
+                (parsed.to_string(), outcome)
+            }
+        };
+        commanded.say(text, Some(Arc::clone(&comment.author)), outcome);
+    }
+    Ok(commanded)
+}
+
+async fn execute_command(core: &Core, event: &Event, effects: &mut Effects) -> Result<Commanded> {
+    let mut commanded = Commanded::default();
+    let by = event.sender.clone();
+    let command = match Command::of_event(event) {
+        Ok(command) => command,
+        Err(error) => {
+            let outcome = CommandOutcome::Failed { error: error.to_string() };
+            commanded.say("unknown".to_owned(), by, outcome);
+            return Ok(commanded);
+        }
+    };
+    let id = event.subject.as_str().strip_prefix("command/").unwrap_or(event.subject.as_str());
+    let given = Given {
+        core,
+        event,
+        attempt: AttemptId::new(id),
+        by: by.clone().unwrap_or_else(|| event.source.as_str().into()),
+    };
+    let name = command.name().to_owned();
+    let outcome = given.by_program(command, effects).await?;
+    commanded.say(name, by, outcome);
+    Ok(commanded)
+}
+
+impl Commanded {
+    fn say(&mut self, command: String, by: Option<Arc<str>>, outcome: CommandOutcome) {
+        let done = matches!(outcome, CommandOutcome::Done { .. });
+        self.accepted = Some(self.accepted.unwrap_or(true) && done);
+        self.decisions.push(CommandDecision { command, by, outcome });
+    }
+}
+
+/// Tells the author of a comment whether its commands were carried out, as far as the host can. A
+/// failure changes nothing.
+pub(crate) async fn acknowledge(core: &Core, event: &Event, accepted: bool) {
+    let (Some(comment), Some(pull_request)) = (&event.comment, &event.pull_request) else { return };
+    let acknowledged = async {
+        let gate = Gate::new(core, event);
+        let repository = gate.repository().await?;
+        let Some(commenter) = repository.commenter() else { return Ok(()) };
+        let telling = commenter.acknowledge(pull_request.number, &comment.id, accepted);
+        core.call("acknowledge a comment", telling).await
+    };
+    if let Err(error) = acknowledged.await {
+        tracing::warn!(%error, event = %event.key, "a comment was not acknowledged");
+    }
+}
+
+/// A command that somebody gave.
+struct Given<'a> {
+    core: &'a Core,
+    event: &'a Event,
+    /// The id of the attempts that it asks for.
+    attempt: AttemptId,
+    by: Arc<str>,
+}
+
+/// The most pages of the ledger that one command reads.
+const PAGES: usize = 20;
+const PAGE: u32 = 200;
+
+impl Given<'_> {
+    async fn in_comment(
+        &self,
+        command: &PlatformCommand,
+        author: FactsOrigin,
+        pull_request: &PullRequest,
+        effects: &mut Effects,
+    ) -> Result<CommandOutcome> {
+        let request = match command {
+            PlatformCommand::OkToTest { .. } => Request::Approve,
+            PlatformCommand::Cancel { .. } => Request::Cancel,
+            _ => Request::Rerun,
+        };
+        if let Some(denied) = self.denied(request, author).await? {
+            return Ok(denied);
+        }
+        let head = &pull_request.head.sha;
+        match command {
+            PlatformCommand::OkToTest { head: Some(seen) } if !head.as_str().starts_with(seen) => {
+                Ok(CommandOutcome::Failed {
+                    error: format!(
+                        "the head of pull request {} is {head}, not {seen}; look at it and approve \
+                         it by that id",
+                        pull_request.number
+                    ),
+                })
+            }
+            PlatformCommand::OkToTest { .. } => {
+                self.approve(pull_request.number, head, effects).await
+            }
+            PlatformCommand::Test { workflow } => {
+                self.test(pull_request, workflow.as_deref(), effects).await
+            }
+            PlatformCommand::Retest { workflow } => {
+                let query = RunQuery::of(self.event.tenant.clone())
+                    .repo(Some(self.event.repo.id.clone()))
+                    .pull_request(Some(pull_request.number))
+                    .commit(Some(head.clone()));
+                let events = self.events_at(pull_request.number, head).await?;
+                self.retest(query, &events, workflow.as_deref(), effects).await
+            }
+            PlatformCommand::Cancel { workflow } => {
+                self.cancel_all(pull_request.number, workflow.as_deref(), effects).await
+            }
+        }
+    }
+
+    async fn by_program(&self, command: Command, effects: &mut Effects) -> Result<CommandOutcome> {
+        let request = match &command {
+            Command::Approve { .. } => Request::Approve,
+            Command::Rerun { .. } => Request::Rerun,
+            _ => Request::Cancel,
+        };
+        let origin = gate::sender_origin(self.event);
+        let program = matches!(origin, FactsOrigin::Caller { .. });
+        if let Some(denied) = self.denied(request, origin).await? {
+            return Ok(denied);
+        }
+        // What a host sends is about its own repository.
+        let for_hosts = matches!(
+            command,
+            Command::Cancel { .. } | Command::Approve { .. } | Command::Rerun { .. }
+        );
+        if !program && !for_hosts {
+            let rule = "only the embedding program may give this command".to_owned();
+            return Ok(CommandOutcome::Denied { rule });
+        }
+        let tenant = &self.event.tenant;
+        match command {
+            Command::Cancel { run, mode } => {
+                let Some(run) = self.run(&run, program).await? else { return Ok(no_run(&run)) };
+                if run.state.is_terminal() {
+                    return Ok(done(format!("run {} had ended: {}", run.name, run.state)));
+                }
+                let effect = format!("run {} was told to end", run.name);
+                self.cancel(&run, mode, effects).await?;
+                Ok(done(effect))
+            }
+            Command::Approve { pull_request, head } => {
+                self.approve(pull_request, &head, effects).await
+            }
+            Command::Rerun { of: RerunOf::Run { run } } => {
+                let Some(run) = self.run(&run, program).await? else { return Ok(no_run(&run)) };
+                let only = vec![Selected {
+                    workflow: Arc::clone(&run.workflow.name),
+                    trigger: Some(Arc::clone(&run.trigger)),
+                }];
+                self.again(&run.event, Some(only), effects);
+                Ok(done(format!("run {} runs again", run.name)))
+            }
+            Command::Rerun { of: RerunOf::Event { event } } => {
+                let known = self.core.store.event(tenant, &event).await?;
+                match known.filter(|known| program || known.repo.id == self.event.repo.id) {
+                    Some(_) => {
+                        self.again(&event, None, effects);
+                        Ok(done(format!("event {event} is decided again")))
+                    }
+                    None => Ok(CommandOutcome::Failed {
+                        error: format!("event {event} is not in the ledger"),
+                    }),
+                }
+            }
+            Command::Rerun { of: RerunOf::Unsuccessful { commit } } => {
+                let query = RunQuery::of(tenant.clone())
+                    .repo(Some(self.event.repo.id.clone()))
+                    .commit(Some(commit.clone()));
+                let about = EventQuery::of(tenant.clone())
+                    .repo(Some(self.event.repo.id.clone()))
+                    .commit(Some(commit));
+                let events = self.events(about).await?;
+                self.retest(query, &events, None, effects).await
+            }
+            Command::Hold { workflow, reason } => {
+                let now = self.core.clock.now();
+                let store = &*self.core.store;
+                let held =
+                    scheduler::hold(store, tenant, &workflow, &self.by, &reason, now).await?;
+                join(effects, held);
+                Ok(done(format!("workflow {workflow} is held")))
+            }
+            Command::Unhold { workflow } => {
+                let released = scheduler::unhold(&*self.core.store, tenant, &workflow).await?;
+                join(effects, released);
+                Ok(done(format!("workflow {workflow} is released")))
+            }
+            Command::ClearQueue { group } => self.clear_queue(&group, effects).await,
+            Command::Resend { delivery } => self.resend(&delivery, effects).await,
+        }
+    }
+
+    /// What the policy says when it does not allow a command.
+    async fn denied(
+        &self,
+        request: Request,
+        origin: FactsOrigin,
+    ) -> Result<Option<CommandOutcome>> {
+        let gate = Gate::new(self.core, self.event);
+        Ok(match gate.judge(request, origin).await?.verdict {
+            Verdict::Allow => None,
+            Verdict::Deny { rule } => Some(CommandOutcome::Denied { rule }),
+            Verdict::Wait { approvers } => {
+                let rule = format!("it would have to be approved by {approvers}");
+                Some(CommandOutcome::Denied { rule })
+            }
+        })
+    }
+
+    /// A run, of the event's repository unless a program asks.
+    async fn run(&self, key: &RunKey, program: bool) -> Result<Option<Run>> {
+        let run = self.core.store.run(&self.event.tenant, key).await?;
+        Ok(run.filter(|run| program || run.repo.id == self.event.repo.id))
+    }
+
+    // --- approval ------------------------------------------------------------------------------
+
+    /// Stores the approval of a head, and has what waited for it decided again.
+    async fn approve(
+        &self,
+        number: u64,
+        head: &CommitId,
+        effects: &mut Effects,
+    ) -> Result<CommandOutcome> {
+        effects.approvals.push(Approval {
+            tenant: self.event.tenant.clone(),
+            repo: self.event.repo.clone(),
+            subject: SubjectKey::pull_request(number),
+            head: head.clone(),
+            by: Arc::clone(&self.by),
+            at: self.core.clock.now(),
+        });
+        let mut waiting = 0;
+        for event in self.events_at(number, head).await? {
+            if self.waits(&event.key).await? {
+                waiting += 1;
+                effects.work.push(decide_again(&event, &self.by));
+            }
+        }
+        Ok(done(format!("commit {head} is approved; {waiting} events that waited are decided")))
+    }
+
+    /// Whether something waited for an approval when an event was last decided.
+    async fn waits(&self, event: &EventKey) -> Result<bool> {
+        let query = DecisionQuery::of(self.event.tenant.clone())
+            .event(Some(event.clone()))
+            .attempt(Some(AttemptId::first()))
+            .page(PageRequest { limit: 1, after: None });
+        let batches = self.core.store.decisions(query).await?.items;
+        let mut decisions = batches.iter().flat_map(|batch| &batch.decisions);
+        Ok(decisions.any(|one| matches!(one.outcome, Outcome::Waiting { .. })))
+    }
+
+    // --- running again -------------------------------------------------------------------------
+
+    async fn test(
+        &self,
+        pull_request: &PullRequest,
+        workflow: Option<&str>,
+        effects: &mut Effects,
+    ) -> Result<CommandOutcome> {
+        const STARTS: [&str; 5] = ["opened", "updated", "reopened", "retargeted", "ready"];
+        let head = &pull_request.head.sha;
+        let events = self.events_at(pull_request.number, head).await?;
+        let mut of_it = events.iter().filter(|event| event.kind == EventKind::PULL_REQUEST);
+        let starting =
+            of_it.clone().find(|event| STARTS.iter().any(|action| event.has_action(action)));
+        let Some(event) = starting.or_else(|| of_it.next()) else {
+            return Ok(CommandOutcome::Failed {
+                error: format!(
+                    "no event of pull request {} at {head} is in the ledger",
+                    pull_request.number
+                ),
+            });
+        };
+        let only = workflow.map(|name| vec![Selected { workflow: name.into(), trigger: None }]);
+        self.again(&event.key, only, effects);
+        Ok(done(match workflow {
+            Some(name) => format!("{name} is tested at {head}"),
+            None => format!("everything is tested at {head}"),
+        }))
+    }
+
+    /// Runs again what did not succeed: of each trigger of a workflow the latest run that a query
+    /// finds, and what could not be planned for one of the events.
+    async fn retest(
+        &self,
+        query: RunQuery,
+        events: &[Event],
+        workflow: Option<&str>,
+        effects: &mut Effects,
+    ) -> Result<CommandOutcome> {
+        let wanted = |name: &str| workflow.is_none_or(|wanted| wanted == name);
+        let mut latest: BTreeMap<(Arc<str>, Arc<str>), Run> = BTreeMap::new();
+        for run in self.runs(query).await? {
+            let key = (Arc::clone(&run.workflow.name), Arc::clone(&run.trigger));
+            let newer = latest.get(&key).is_none_or(|known| known.order < run.order);
+            if wanted(&run.workflow.name) && newer {
+                latest.insert(key, run);
+            }
+        }
+        let mut again: BTreeMap<EventKey, Vec<Selected>> = BTreeMap::new();
+        for ((workflow, trigger), run) in &latest {
+            if run.state.is_terminal() && run.state != RunState::Succeeded {
+                let selected =
+                    Selected { workflow: Arc::clone(workflow), trigger: Some(Arc::clone(trigger)) };
+                again.entry(run.event.clone()).or_default().push(selected);
+            }
+        }
+        for event in events {
+            for (workflow, trigger) in self.failed_to_plan(&event.key).await? {
+                let key = (Arc::clone(&workflow), Arc::clone(&trigger));
+                if wanted(&workflow) && !latest.contains_key(&key) {
+                    let selected = Selected { workflow, trigger: Some(trigger) };
+                    let of_event = again.entry(event.key.clone()).or_default();
+                    if !of_event.contains(&selected) {
+                        of_event.push(selected);
+                    }
+                }
+            }
+        }
+        if again.is_empty() {
+            return Ok(CommandOutcome::Failed {
+                error: match workflow {
+                    Some(name) => format!("no ended run of {name} that did not succeed is known"),
+                    None => "no ended run that did not succeed is known".to_owned(),
+                },
+            });
+        }
+        let mut names: Vec<String> = again
+            .values()
+            .flatten()
+            .map(|one| format!("{}/{}", one.workflow, one.trigger.as_deref().unwrap_or("*")))
+            .collect();
+        names.sort();
+        names.dedup();
+        for (event, only) in again {
+            self.again(&event, Some(only), effects);
+        }
+        Ok(done(format!("tested again: {}", names.join(", "))))
+    }
+
+    /// What could not be evaluated or planned in the last decisions about an event.
+    async fn failed_to_plan(&self, event: &EventKey) -> Result<Vec<(Arc<str>, Arc<str>)>> {
+        let query = DecisionQuery::of(self.event.tenant.clone())
+            .event(Some(event.clone()))
+            .page(PageRequest { limit: 1, after: None });
+        let batches = self.core.store.decisions(query).await?.items;
+        let decisions = batches.into_iter().flat_map(|batch| batch.decisions);
+        Ok(decisions
+            .filter(|one| matches!(one.outcome, Outcome::Failed { .. }))
+            .map(|one| (one.workflow.name, one.trigger))
+            .collect())
+    }
+
+    /// Has an event decided in another attempt, whose id is this command's.
+    fn again(&self, event: &EventKey, only: Option<Vec<Selected>>, effects: &mut Effects) {
+        let request =
+            AttemptRequest { order: self.event.sequence, by: Some(Arc::clone(&self.by)), only };
+        let key = WorkKey::Event { event: event.clone(), attempt: self.attempt.clone() };
+        let work = NewWork::now(self.event.tenant.clone(), Stage::Match, key);
+        effects.work.push(work.with_detail(request.detail()));
+    }
+
+    // --- ending --------------------------------------------------------------------------------
+
+    async fn cancel_all(
+        &self,
+        number: u64,
+        workflow: Option<&str>,
+        effects: &mut Effects,
+    ) -> Result<CommandOutcome> {
+        let under_way: Vec<RunState> =
+            RunState::ALL.into_iter().filter(|state| !state.is_terminal()).collect();
+        let query = RunQuery::of(self.event.tenant.clone())
+            .repo(Some(self.event.repo.id.clone()))
+            .pull_request(Some(number))
+            .workflow_name(workflow.map(str::to_owned))
+            .states(under_way);
+        let runs = self.runs(query).await?;
+        if runs.is_empty() {
+            return Ok(CommandOutcome::Failed { error: "nothing is under way".to_owned() });
+        }
+        let names: Vec<String> = runs.iter().map(|run| run.name.to_string()).collect();
+        for run in &runs {
+            self.cancel(run, CancelMode::RunFinally, effects).await?;
+        }
+        Ok(done(format!("told to end: {}", names.join(", "))))
+    }
+
+    /// Tells a run to end, unless it was told so as strongly. The dispatcher tells its sink, or ends
+    /// it when it was never created.
+    async fn cancel(&self, run: &Run, mode: CancelMode, effects: &mut Effects) -> Result<()> {
+        if run.cancel.as_ref().is_some_and(|cancel| cancel.mode >= mode) {
+            return Ok(());
+        }
+        let mut after = run.clone();
+        // A newer run that takes its place stays the reason.
+        let reason = match &run.cancel {
+            Some(Cancellation { reason: reason @ CancelReason::SupersededBy(_), .. }) => {
+                reason.clone()
+            }
+            _ => CancelReason::Requested { by: self.by.to_string() },
+        };
+        let at = self.core.clock.now();
+        after.cancel = Some(Cancellation { mode, reason, at, delivered: false });
+        transition::follow(self.core, Some(run), &after, effects).await?;
+        effects.changes.push(RunChange { run: after });
+        effects.work.push(NewWork::now(
+            run.tenant.clone(),
+            Stage::Dispatch,
+            WorkKey::run(run.key.clone()),
+        ));
+        Ok(())
+    }
+
+    async fn clear_queue(&self, group: &GroupKey, effects: &mut Effects) -> Result<CommandOutcome> {
+        let tenant = &self.event.tenant;
+        let snapshots = self.core.store.groups(tenant, std::slice::from_ref(group)).await?;
+        let Some(snapshot) = snapshots.into_iter().find(|one| one.group == *group) else {
+            return Ok(done(format!("nothing waits in {group}")));
+        };
+        effects.groups.push(GroupExpectation {
+            tenant: tenant.clone(),
+            group: group.clone(),
+            version: snapshot.version,
+        });
+        let mut cleared = 0;
+        for member in snapshot.members.iter().filter(|one| one.state == RunState::Queued) {
+            let Some(run) = self.core.store.run(tenant, &member.run).await? else { continue };
+            if run.state != RunState::Queued {
+                continue;
+            }
+            let mut after = run.clone();
+            after.state = RunState::Expired;
+            after.message = format!("{} cleared its queue", self.by);
+            after.finished_at = Some(self.core.clock.now());
+            transition::follow(self.core, Some(&run), &after, effects).await?;
+            effects.changes.push(RunChange { run: after });
+            cleared += 1;
+        }
+        Ok(done(format!("{cleared} runs that waited in {group} were ended")))
+    }
+
+    // --- notifications -------------------------------------------------------------------------
+
+    async fn resend(&self, key: &DeliveryKey, effects: &mut Effects) -> Result<CommandOutcome> {
+        let mut page = PageRequest { limit: PAGE, after: None };
+        for _ in 0..PAGES {
+            let query = DeliveryQuery::of(self.event.tenant.clone())
+                .state(Some(NotificationState::Dead))
+                .page(page);
+            let found = self.core.store.notifications(query).await?;
+            if let Some(dead) = found.items.into_iter().find(|one| one.key == *key) {
+                let mut again = dead;
+                again.state = NotificationState::Pending;
+                again.attempts = 0;
+                again.created_at = self.core.clock.now();
+                let work =
+                    WorkKey::Outbox { run: again.run.clone(), notifier: again.notifier.clone() };
+                effects.work.push(NewWork::now(again.tenant.clone(), Stage::Notify, work));
+                let effect = format!("notification {key} is delivered again");
+                effects.delivered.push(again);
+                return Ok(done(effect));
+            }
+            match found.next {
+                Some(next) => page.after = Some(next),
+                None => break,
+            }
+        }
+        Ok(CommandOutcome::Failed { error: format!("{key} is no notification that was given up") })
+    }
+
+    // --- reading the ledger --------------------------------------------------------------------
+
+    /// The events about a pull request at a head, newest first, commands to the engine left out.
+    async fn events_at(&self, number: u64, head: &CommitId) -> Result<Vec<Event>> {
+        let about = EventQuery::of(self.event.tenant.clone())
+            .repo(Some(self.event.repo.id.clone()))
+            .pull_request(Some(number))
+            .commit(Some(head.clone()));
+        self.events(about).await
+    }
+
+    async fn events(&self, mut query: EventQuery) -> Result<Vec<Event>> {
+        let mut events = Vec::new();
+        query.page.limit = PAGE;
+        for _ in 0..PAGES {
+            let found = self.core.store.events(query.clone()).await?;
+            events.extend(found.items.into_iter().filter(|one| one.key != self.event.key));
+            match found.next {
+                Some(next) => query.page.after = Some(next),
+                None => break,
+            }
+        }
+        Ok(events)
+    }
+
+    async fn runs(&self, mut query: RunQuery) -> Result<Vec<Run>> {
+        let mut runs = Vec::new();
+        query.page.limit = PAGE;
+        for _ in 0..PAGES {
+            let found = self.core.store.runs(query.clone()).await?;
+            runs.extend(found.items);
+            match found.next {
+                Some(next) => query.page.after = Some(next),
+                None => break,
+            }
+        }
+        Ok(runs)
+    }
+}
+
+/// Work to decide an event anew in its first attempt, because `by` approved what it waited for. Its
+/// commands are not carried out again.
+pub(crate) fn decide_again(event: &Event, by: &Arc<str>) -> NewWork {
+    let request = AttemptRequest { order: event.sequence, by: Some(Arc::clone(by)), only: None };
+    let key = WorkKey::Event { event: event.key.clone(), attempt: AttemptId::first() };
+    NewWork::now(event.tenant.clone(), Stage::Match, key).with_detail(request.detail())
+}
+
+fn done(effect: String) -> CommandOutcome {
+    CommandOutcome::Done { effect }
+}
+
+fn no_run(key: &RunKey) -> CommandOutcome {
+    CommandOutcome::Failed { error: format!("run {key} is not in the ledger") }
+}
+
+/// Adds what one part of a command does to the rest.
+fn join(effects: &mut Effects, more: Effects) {
+    effects.cursors.extend(more.cursors);
+    effects.work.extend(more.work);
+}
+
+impl Command {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Cancel { .. } => "cancel",
+            Self::Approve { .. } => "approve",
+            Self::Rerun { .. } => "rerun",
+            Self::Hold { .. } => "hold",
+            Self::Unhold { .. } => "unhold",
+            Self::ClearQueue { .. } => "clear_queue",
+            Self::Resend { .. } => "resend",
+        }
+    }
+}

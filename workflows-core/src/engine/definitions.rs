@@ -1,0 +1,378 @@
+//! Which workflows there are: the registered ones, and those that repositories define.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use moka::future::Cache;
+use tokio::sync::watch;
+
+use super::{
+    core::Core,
+    directory::{self, LoadedDirectory, Place},
+};
+use crate::{
+    CommitId, ConnectionName, Error, EventKind, RepoConnection, RepoId, RepoRef, Result, Tenant,
+    WorkflowId,
+    matching::{Definition, Index, Pattern, TriggerSet},
+    source::{Connections, Interests, RepoInterest},
+    workflow::{LoadContext, LoadedWorkflow},
+};
+
+/// Which directory at which commit.
+type AtCommit = (Tenant, ConnectionName, RepoId, CommitId, Arc<str>);
+/// Which content of which repository.
+type Content = (Tenant, ConnectionName, RepoId, Arc<str>, Arc<str>);
+
+/// The workflows of all tenants.
+#[derive(Debug)]
+pub(crate) struct Definitions {
+    index: Index,
+    registered: Mutex<HashMap<(Tenant, Arc<str>), Arc<LoadedWorkflow>>>,
+    /// What the default branches of repositories define, as far as they were read.
+    defaults: Mutex<BTreeMap<Repository, DefaultBranch>>,
+    interests: watch::Sender<Arc<Interests>>,
+    at_commit: Cache<AtCommit, Arc<LoadedDirectory>>,
+    by_content: Cache<Content, Arc<LoadedDirectory>>,
+    context: Mutex<BTreeMap<Tenant, Arc<LoadContext>>>,
+}
+
+/// A repository by its full name.
+type Repository = (Tenant, ConnectionName, Arc<str>);
+
+/// What the default branch of a repository defines.
+#[derive(Debug, Clone)]
+struct DefaultBranch {
+    repo: RepoRef,
+    reference: Arc<str>,
+    directory: Arc<LoadedDirectory>,
+}
+
+/// A workflow with schedules, and the repository that they are for.
+#[derive(Debug, Clone)]
+pub(crate) struct ScheduledWorkflow {
+    pub(crate) tenant: Tenant,
+    pub(crate) id: WorkflowId,
+    pub(crate) connection: ConnectionName,
+    /// The repository's full name.
+    pub(crate) repo: Arc<str>,
+    pub(crate) workflow: Arc<LoadedWorkflow>,
+}
+
+impl Definitions {
+    /// How many directories are kept by commit, and how many by content.
+    const KEPT: u64 = 10_000;
+
+    pub(crate) fn new() -> Self {
+        Self {
+            index: Index::new(),
+            registered: Mutex::default(),
+            defaults: Mutex::default(),
+            interests: watch::Sender::new(Arc::default()),
+            at_commit: Cache::new(Self::KEPT),
+            by_content: Cache::new(Self::KEPT),
+            context: Mutex::default(),
+        }
+    }
+
+    // --- registered workflows ------------------------------------------------------------------
+
+    /// Registers a workflow, in place of the tenant's one of that name if there is one.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` with everything that is wrong with its triggers; nothing changed then.
+    pub(crate) fn register(&self, tenant: &Tenant, workflow: Arc<LoadedWorkflow>) -> Result<()> {
+        self.put(tenant, workflow)?;
+        self.tell_interests();
+        Ok(())
+    }
+
+    /// Registers many workflows, and returns what is wrong with those that were not.
+    pub(crate) fn register_all(&self, workflows: &[(Tenant, Arc<LoadedWorkflow>)]) -> Vec<Error> {
+        let put = workflows.iter().map(|(tenant, workflow)| self.put(tenant, Arc::clone(workflow)));
+        let errors = put.filter_map(Result::err).collect();
+        self.tell_interests();
+        errors
+    }
+
+    fn put(&self, tenant: &Tenant, workflow: Arc<LoadedWorkflow>) -> Result<()> {
+        let refuse = |message: String| {
+            Error::invalid("register a workflow", message).with("workflow", workflow.name())
+        };
+        let definition = Definition::registered(tenant.clone(), Arc::clone(workflow.workflow()))
+            .map_err(|problems| {
+                let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                refuse(lines.join("; "))
+            })?;
+        self.index.upsert(Arc::new(definition)).map_err(refuse)?;
+        let key = (tenant.clone(), Arc::clone(workflow.name()));
+        lock(&self.registered).insert(key, workflow);
+        Ok(())
+    }
+
+    /// Takes a registered workflow out. Returns whether it was there.
+    pub(crate) fn unregister(&self, tenant: &Tenant, name: &str) -> bool {
+        let removed = self.index.remove(tenant, &WorkflowId::registered(name)).is_some();
+        lock(&self.registered).remove(&(tenant.clone(), name.into()));
+        self.tell_interests();
+        removed
+    }
+
+    /// The registered workflow of that name.
+    pub(crate) fn registered(&self, tenant: &Tenant, name: &str) -> Option<Arc<LoadedWorkflow>> {
+        lock(&self.registered).get(&(tenant.clone(), name.into())).cloned()
+    }
+
+    /// The triggers of registered workflows that an event may be for.
+    pub(crate) fn registered_triggers(
+        &self,
+        tenant: &Tenant,
+        repo: &RepoRef,
+        kind: &EventKind,
+    ) -> Option<Arc<TriggerSet>> {
+        self.index.triggers(tenant, repo, kind)
+    }
+
+    /// Names of workflows of a directory that a registered workflow for the same repository has.
+    pub(crate) fn overruled(
+        &self,
+        tenant: &Tenant,
+        repo: &RepoRef,
+        directory: &LoadedDirectory,
+    ) -> BTreeSet<Arc<str>> {
+        let is_for_it = |name: &Arc<str>| {
+            let id = WorkflowId::registered(Arc::clone(name));
+            let Some(definition) = self.index.get(tenant, &id) else { return false };
+            *definition.connection() == repo.connection
+                && Pattern::new(definition.repo()).is_ok_and(|pattern| pattern.matches(&repo.name))
+        };
+        directory.workflows.keys().filter(|name| is_for_it(name)).cloned().collect()
+    }
+
+    // --- workflows of repositories -------------------------------------------------------------
+
+    /// What documents of repositories of a tenant may name.
+    fn context(&self, core: &Core, tenant: &Tenant) -> Arc<LoadContext> {
+        let mut contexts = lock(&self.context);
+        let context = contexts.entry(tenant.clone()).or_insert_with(|| {
+            let mut context = LoadContext::in_repository();
+            let connections = core.connections.iter().filter(|((of, _), _)| of == tenant);
+            context.connections =
+                Some(connections.map(|((_, name), _)| name.to_string()).collect());
+            let notifiers = core.notifiers.keys().filter(|(of, _)| of == tenant);
+            context.notifiers = Some(notifiers.map(|(_, name)| name.to_string()).collect());
+            context.sinks = Some(core.sinks.keys().map(ToString::to_string).collect());
+            context.custom_filters = Some(core.filters.names().map(ToString::to_string).collect());
+            Arc::new(context)
+        });
+        Arc::clone(context)
+    }
+
+    /// The directory at a commit. It is listed once for a commit, and read and compiled once for a
+    /// content; when several ask together, one does it.
+    ///
+    /// # Errors
+    ///
+    /// What the repository fails with. What is wrong with a file is no error but a problem of the
+    /// directory.
+    pub(crate) async fn directory(
+        &self,
+        core: &Core,
+        repository: &Arc<dyn RepoConnection>,
+        commit: &CommitId,
+        place: &Place,
+    ) -> Result<Arc<LoadedDirectory>> {
+        let Place { tenant, repo, path, .. } = place;
+        let key = (
+            tenant.clone(),
+            repo.connection.clone(),
+            repo.id.clone(),
+            commit.clone(),
+            Arc::clone(path),
+        );
+        let read = self.at_commit.try_get_with(key, async {
+            let listing =
+                core.call("list directory", directory::list(&**repository, commit, place)).await?;
+            let digest = listing.digest.clone();
+            let context = self.context(core, tenant);
+            let read = async {
+                let read = directory::read(&**repository, commit, place, listing, &context);
+                core.call("read directory", read).await.map(Arc::new)
+            };
+            let Some(digest) = digest else { return read.await };
+            let content = (
+                tenant.clone(),
+                repo.connection.clone(),
+                repo.id.clone(),
+                Arc::clone(path),
+                digest,
+            );
+            self.by_content.try_get_with(content, read).await.map_err(shared)
+        });
+        read.await.map_err(shared)
+    }
+
+    /// Reads what the default branch of a repository defines: its schedules, and what is to be
+    /// polled for it. Returns whether that is other than before.
+    ///
+    /// # Errors
+    ///
+    /// What the repository fails with.
+    pub(crate) async fn read_default_branch(
+        &self,
+        core: &Core,
+        tenant: &Tenant,
+        connection: &ConnectionName,
+        repo: &str,
+    ) -> Result<bool> {
+        let Some(path) = core.connections.get(tenant, connection)?.options.definitions.clone()
+        else {
+            return Ok(false);
+        };
+        let connecting = core.connections.repository(tenant, connection, repo);
+        let repository = core.call("connect", connecting).await?;
+        let reference = core.call("find default branch", repository.default_branch()).await?;
+        let commit = core.call("resolve", repository.resolve(&reference)).await?;
+        let repo = repository.repo().clone();
+        let place = Place { tenant: tenant.clone(), repo: repo.clone(), path, recursive: true };
+        let directory = self.directory(core, &repository, &commit, &place).await?;
+        let key = (tenant.clone(), connection.clone(), Arc::clone(&repo.name));
+        let digest = Arc::clone(&directory.digest);
+        let before = lock(&self.defaults).insert(key, DefaultBranch { repo, reference, directory });
+        let changed = before.is_none_or(|before| before.directory.digest != digest);
+        if changed {
+            self.tell_interests();
+        }
+        Ok(changed)
+    }
+
+    /// The default branch of a repository, when it was read.
+    pub(crate) fn default_branch(&self, tenant: &Tenant, repo: &RepoRef) -> Option<Arc<str>> {
+        let key = (tenant.clone(), repo.connection.clone(), Arc::clone(&repo.name));
+        lock(&self.defaults).get(&key).map(|known| Arc::clone(&known.reference))
+    }
+
+    /// Every workflow with a schedule: the registered ones that name their repository, and those of
+    /// the default branches that were read, without the overruled ones.
+    pub(crate) fn scheduled_workflows(&self) -> Vec<ScheduledWorkflow> {
+        let has_schedule = |workflow: &LoadedWorkflow| {
+            workflow.workflow().spec.triggers.iter().any(|trigger| trigger.schedule.is_some())
+        };
+        let mut scheduled = Vec::new();
+        for ((tenant, name), workflow) in lock(&self.registered).iter() {
+            let Some(first) = workflow.workflow().spec.repos.first() else { continue };
+            let named = Pattern::new(&first.repo).is_ok_and(|one| one.as_literal().is_some());
+            if named && has_schedule(workflow) {
+                scheduled.push(ScheduledWorkflow {
+                    tenant: tenant.clone(),
+                    id: WorkflowId::registered(Arc::clone(name)),
+                    connection: first.connection.clone(),
+                    repo: Arc::clone(&first.repo),
+                    workflow: Arc::clone(workflow),
+                });
+            }
+        }
+        let defaults = lock(&self.defaults).clone();
+        for ((tenant, connection, name), DefaultBranch { repo, directory, .. }) in defaults {
+            let overruled = self.overruled(&tenant, &repo, &directory);
+            for (workflow, defined) in &directory.workflows {
+                if overruled.contains(workflow) || !has_schedule(&defined.loaded) {
+                    continue;
+                }
+                scheduled.push(ScheduledWorkflow {
+                    tenant: tenant.clone(),
+                    id: defined.definition.id().clone(),
+                    connection: connection.clone(),
+                    repo: Arc::clone(&name),
+                    workflow: Arc::clone(&defined.loaded),
+                });
+            }
+        }
+        scheduled
+    }
+
+    // --- what sources look at ------------------------------------------------------------------
+
+    /// What sources have to look at; it changes when workflows do.
+    pub(crate) fn interests(&self) -> watch::Receiver<Arc<Interests>> {
+        let interests = self.interests.subscribe();
+        self.tell_interests();
+        interests
+    }
+
+    /// Finding them costs time that grows with the workflows, so nothing is done when nobody listens.
+    fn tell_interests(&self) {
+        if self.interests.receiver_count() == 0 {
+            return;
+        }
+        let of_repositories = Index::new();
+        let defaults = lock(&self.defaults).clone();
+        for ((tenant, ..), DefaultBranch { repo, directory, .. }) in &defaults {
+            let overruled = self.overruled(tenant, repo, directory);
+            let used = directory.workflows.iter().filter(|(name, _)| !overruled.contains(*name));
+            for (_, defined) in used {
+                // A repository's name is taken as it is written, so that this cannot fail for a
+                // name that is a pattern by accident.
+                if let Err(error) = of_repositories.upsert(Arc::clone(&defined.definition)) {
+                    tracing::warn!(%error, repository = %repo, "a repository is not polled");
+                }
+            }
+        }
+        let mut by_repository = BTreeMap::new();
+        let registered = self.index.interests().repos;
+        for interest in registered.into_iter().chain(of_repositories.interests().repos) {
+            join(&mut by_repository, interest);
+        }
+        for ((tenant, connection, name), default) in &defaults {
+            join(
+                &mut by_repository,
+                RepoInterest {
+                    tenant: tenant.clone(),
+                    connection: connection.clone(),
+                    repo: Arc::clone(name),
+                    kinds: BTreeSet::from([EventKind::PUSH]),
+                    ref_prefixes: BTreeSet::from([Arc::clone(&default.reference)]),
+                },
+            );
+        }
+        let mut interests = Interests::default();
+        interests.repos = by_repository.into_values().collect();
+        let interests = Arc::new(interests);
+        self.interests.send_if_modified(|told| {
+            let changed = *told != interests;
+            *told = Arc::clone(&interests);
+            changed
+        });
+    }
+}
+
+/// Adds an interest to the one in the same repository.
+fn join(interests: &mut BTreeMap<Repository, RepoInterest>, interest: RepoInterest) {
+    let key = (interest.tenant.clone(), interest.connection.clone(), Arc::clone(&interest.repo));
+    match interests.entry(key) {
+        Entry::Vacant(place) => {
+            place.insert(interest);
+        }
+        Entry::Occupied(mut known) => {
+            let known = known.get_mut();
+            known.kinds.extend(interest.kinds);
+            known.ref_prefixes.extend(interest.ref_prefixes);
+            let all = known.ref_prefixes.clone();
+            known.ref_prefixes.retain(|prefix| {
+                !all.iter().any(|other| other != prefix && prefix.starts_with(&**other))
+            });
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An error that several wait for, for one of them.
+fn shared(error: Arc<Error>) -> Error {
+    let copy = Error::new(error.kind(), error.operation().to_owned(), error.message());
+    error.context().fold(copy, |copy, (name, value)| copy.with(name.to_owned(), value))
+}

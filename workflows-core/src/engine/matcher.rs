@@ -1,0 +1,700 @@
+//! Which triggers an event is for: the stage from an event to planned runs, with a record of every
+//! decision.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    commands::{self, Commanded},
+    core::Core,
+    directory::{LoadedDirectory, Place},
+    event_details::LedgerDetails,
+    gate::{self, DefinitionsAt, Gate},
+    planner::{self, Candidate, Plan, PlannedRun},
+    schedule::Slot,
+    transition,
+};
+use crate::{
+    AttemptId, CommitId, Error, ErrorKind, Event, EventKind, Result, RunState, WorkflowId,
+    matching::{EventDetails, MatchInput, MatchedCommand, TriggerSet, Verdict as Says},
+    policy::Verdict,
+    repo::StatusState,
+    store::{
+        Claim, Committed, Decision, DecisionBatch, Effects, EventQuery, Guard, NewWork, Outcome,
+        PageRequest, Rejected, Stage, StatusDesire, StatusKey, StatusSubject, SubjectCorrection,
+        WorkKey,
+    },
+    workflow::{LoadedWorkflow, WhenSkipped},
+};
+
+/// What is asked for in an attempt at an event: the `detail` of [`Stage::Match`] work. The first
+/// attempt's is `null`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AttemptRequest {
+    /// The place of the request in the order of intake.
+    pub(crate) order: i64,
+    /// Who asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) by: Option<Arc<str>>,
+    /// The workflows and triggers that are asked for; all when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) only: Option<Vec<Selected>>,
+}
+
+/// Triggers that are asked for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Selected {
+    /// The workflow's name.
+    pub(crate) workflow: Arc<str>,
+    /// Its trigger; any when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trigger: Option<Arc<str>>,
+}
+
+impl AttemptRequest {
+    /// The first attempt at an event.
+    pub(crate) fn first(event: &Event) -> Self {
+        Self { order: event.sequence, by: None, only: None }
+    }
+
+    fn of_claim(claim: &Claim, event: &Event) -> Result<Self> {
+        match &claim.work.detail {
+            Value::Null => Ok(Self::first(event)),
+            detail => serde_json::from_value(detail.clone())
+                .map_err(|error| Error::invalid("read an attempt", error.to_string())),
+        }
+    }
+
+    /// As the detail of work.
+    pub(crate) fn detail(&self) -> Value {
+        json!(self)
+    }
+
+    fn asks_for(&self, workflow: &WorkflowId, trigger: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| {
+            only.iter().any(|one| {
+                one.workflow == workflow.name
+                    && one.trigger.as_deref().is_none_or(|name| name == trigger)
+            })
+        })
+    }
+}
+
+/// What was decided about an event, before it is committed.
+#[derive(Debug)]
+pub(crate) struct Evaluation {
+    pub(crate) batch: DecisionBatch,
+    pub(crate) sets: Vec<Arc<TriggerSet>>,
+    pub(crate) runs: Vec<PlannedRun>,
+    pub(crate) notes: Vec<StatusDesire>,
+    pub(crate) corrections: Vec<SubjectCorrection>,
+}
+
+/// Decides an event, or an attempt at one, and commits what comes of it ([`Stage::Match`]).
+pub(crate) async fn run(core: &Core, claim: &Claim) -> Result<Committed> {
+    let WorkKey::Event { event: key, attempt } = &claim.work.key else {
+        return core.commit(claim, Effects::default()).await;
+    };
+    let Some(event) = core.store.event(&claim.work.tenant, key).await? else {
+        // Retention has removed it, so nobody waits for it any more.
+        return core.commit(claim, Effects::default()).await;
+    };
+    let event = Arc::new(event);
+    let (effects, acknowledgement) = match decide(core, claim, &event, attempt).await {
+        Ok(decided) => decided,
+        Err(error) if is_final(core, claim, &error) => {
+            (given_up(core, &event, attempt, &error), None)
+        }
+        Err(error) => return Err(error),
+    };
+    let committed = core.commit(claim, effects).await?;
+    if event.kind == EventKind::PUSH && attempt.is_first() {
+        notice_default_branch(core, &event).await;
+    }
+    if let Some(acknowledgement) = acknowledgement {
+        commands::acknowledge(core, &event, acknowledgement).await;
+    }
+    Ok(committed)
+}
+
+/// Whether an error is an answer. What may pass is tried again for as long as the engine is told.
+fn is_final(core: &Core, claim: &Claim, error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::Conflict => false,
+        ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Unsupported => true,
+        // Credentials are mended by people, which takes time.
+        ErrorKind::Denied | ErrorKind::RateLimited { .. } | ErrorKind::Transient => {
+            core.clock.now().duration_since(claim.since) >= core.options.give_up_matching_after
+        }
+    }
+}
+
+async fn decide(
+    core: &Core,
+    claim: &Claim,
+    event: &Arc<Event>,
+    attempt: &AttemptId,
+) -> Result<(Effects, Option<bool>)> {
+    let request = AttemptRequest::of_claim(claim, event)?;
+    let mut effects = Effects::default();
+    let mut acknowledgement = None;
+    let mut evaluation = if event.kind == EventKind::COMMAND {
+        Evaluation::of_nothing(core, event, attempt)
+    } else {
+        let details = Arc::new(LedgerDetails::new(core, event));
+        let mut evaluation =
+            evaluate(core, event, attempt, &request, Arc::clone(&details) as _).await?;
+        if let Some(remark) = details.remark() {
+            evaluation.batch.judged_by.insert("changedFiles".to_owned(), remark);
+        }
+        evaluation
+    };
+    // Work with a detail is a later attempt, or decides anew what waited for an approval; the
+    // commands that came with the event are carried out once.
+    if claim.work.detail.is_null() {
+        let Commanded { decisions, accepted } =
+            commands::execute(core, event, &mut effects).await?;
+        evaluation.batch.commands = decisions;
+        acknowledgement = accepted;
+        // A comment that approves the head may itself have waited for that.
+        let waits = |one: &Decision| matches!(one.outcome, Outcome::Waiting { .. });
+        if let Some(approval) = effects.approvals.first()
+            && evaluation.batch.decisions.iter().any(waits)
+        {
+            effects.work.push(commands::decide_again(event, &approval.by));
+        }
+    }
+    for planned in &evaluation.runs {
+        transition::follow(core, None, &planned.run, &mut effects).await?;
+    }
+    evaluation.into_effects(core, &mut effects);
+    Ok((effects, acknowledgement))
+}
+
+impl Evaluation {
+    fn of_nothing(core: &Core, event: &Event, attempt: &AttemptId) -> Self {
+        Self {
+            batch: DecisionBatch {
+                id: 0,
+                tenant: event.tenant.clone(),
+                event: event.key.clone(),
+                attempt: attempt.clone(),
+                decisions: Vec::new(),
+                commands: Vec::new(),
+                guards: Vec::new(),
+                judged_by: gate::judged_by(core),
+                at: core.clock.now(),
+            },
+            sets: Vec::new(),
+            runs: Vec::new(),
+            notes: Vec::new(),
+            corrections: Vec::new(),
+        }
+    }
+
+    fn into_effects(self, core: &Core, effects: &mut Effects) {
+        for planned in self.runs {
+            let stage = match planned.run.state {
+                RunState::Planned => Stage::Schedule,
+                _ => Stage::Dispatch,
+            };
+            let mut work = NewWork::now(
+                planned.run.tenant.clone(),
+                stage,
+                WorkKey::run(planned.run.key.clone()),
+            );
+            work.not_before = planned.not_before;
+            effects.work.push(work);
+            effects.runs.push(planned.run);
+        }
+        for note in self.notes {
+            let key = WorkKey::Status { status: note.key.clone() };
+            effects.work.push(NewWork::now(note.key.tenant.clone(), Stage::Report, key));
+            effects.statuses.push(note);
+        }
+        for set in self.sets {
+            effects.trigger_sets.push((Arc::clone(set.digest()), set.describe().clone()));
+        }
+        effects.corrections.extend(self.corrections);
+        effects.decisions = Some(self.batch);
+        effects.claim_next = Some(core.options.lease);
+    }
+}
+
+/// A trigger that said yes.
+struct Matched<'a> {
+    candidate: Candidate<'a>,
+    command: Option<MatchedCommand>,
+}
+
+/// Decides what runs for an event, without writing anything.
+pub(crate) async fn evaluate(
+    core: &Core,
+    event: &Arc<Event>,
+    attempt: &AttemptId,
+    request: &AttemptRequest,
+    details: Arc<dyn EventDetails>,
+) -> Result<Evaluation> {
+    let mut evaluation = Evaluation::of_nothing(core, event, attempt);
+    let scheduled = event.kind == EventKind::SCHEDULE;
+    let slot = if scheduled { Some(Slot::of_event(event)?) } else { None };
+    let gate = Gate::new(core, event);
+    let input = MatchInput::new(Arc::clone(event), details);
+    let named = event.data.get("workflow").and_then(Value::as_str);
+    let submitted_for = named.filter(|_| event.kind == EventKind::MANUAL);
+    let wanted = |workflow: &WorkflowId, trigger: &str| {
+        request.asks_for(workflow, trigger)
+            && submitted_for.is_none_or(|name| name == &*workflow.name)
+            && slot
+                .as_ref()
+                .is_none_or(|slot| slot.workflow == *workflow && &*slot.trigger == trigger)
+    };
+
+    let registered = core.definitions.registered_triggers(&event.tenant, &event.repo, &event.kind);
+    let found = in_repository(core, &gate, event).await?;
+    let sources = sources(event, registered, found.as_ref());
+    let mut matched = Vec::new();
+    let mut skipped = BTreeMap::new();
+    for source in &sources {
+        let said = source.set.decide(&input, &core.filters).await?;
+        let narrowed = request.only.is_some() || slot.is_some() || submitted_for.is_some();
+        if !said.guards.is_empty() && !narrowed {
+            evaluation.sets.push(Arc::clone(&source.set));
+            evaluation.batch.guards.extend(said.guards);
+        } else {
+            for guard in &said.guards {
+                evaluation.ruled_out(&source.set, guard, &wanted);
+            }
+        }
+        for (place, says) in said.verdicts {
+            let Some(one) = source.set.candidates().get(place) else { continue };
+            let (definition, trigger) = (one.definition(), one.trigger());
+            if !wanted(definition.id(), trigger.name()) {
+                continue;
+            }
+            let outcome = match says {
+                Says::Matched { command } => {
+                    let Some(loaded) = source.loaded(core, event, definition.id()) else {
+                        continue;
+                    };
+                    let candidate = Candidate {
+                        id: definition.id(),
+                        loaded,
+                        trigger: trigger.name(),
+                        defined_at: source.commit,
+                    };
+                    matched.push(Matched { candidate, command });
+                    continue;
+                }
+                Says::Rejected(rejected) => {
+                    if trigger.when_skipped() == WhenSkipped::Neutral
+                        && matches!(&*rejected.filter, "paths" | "filter" | "customFilter")
+                        && let Some(loaded) = source.loaded(core, event, definition.id())
+                    {
+                        let context = planner::context(core, loaded.workflow(), trigger.name());
+                        skipped.insert(context, skipped_because(&rejected));
+                    }
+                    Outcome::Rejected(rejected)
+                }
+                Says::Failed { filter, error } => {
+                    let context = source
+                        .loaded(core, event, definition.id())
+                        .map(|loaded| planner::context(core, loaded.workflow(), trigger.name()));
+                    evaluation.note_failure(event, request, context, &filter, &error);
+                    Outcome::Failed { filter: filter.to_string(), error }
+                }
+            };
+            evaluation.say(definition.id(), trigger.name(), outcome);
+        }
+    }
+    if let Some(found) = &found {
+        evaluation.tell_of_directory(core, event, request, found).await?;
+    }
+    let moved_on = if matched.is_empty() { None } else { gate.moved_on().await? };
+    if let Some(present) = &moved_on {
+        evaluation.corrections.push(SubjectCorrection {
+            tenant: event.tenant.clone(),
+            repo: event.repo.id.clone(),
+            subject: event.subject.clone(),
+            from: event.head.as_ref().map_or_else(String::new, |head| head.sha.to_string()),
+            to: present.clone(),
+        });
+    }
+    for Matched { candidate, command } in matched {
+        let (id, trigger) = (candidate.id, candidate.trigger);
+        let context = planner::context(core, candidate.loaded.workflow(), trigger);
+        if let Some(outcome) = impossible(event, slot.as_ref(), moved_on.as_deref()) {
+            evaluation.say(id, trigger, outcome);
+            continue;
+        }
+        let (facts, verdict) = gate.all().await?;
+        let outcome = match verdict {
+            Verdict::Allow => {
+                let plan = planner::plan(
+                    core, &gate, event, attempt, request, &candidate, command, facts, &input,
+                );
+                match plan.await? {
+                    Plan::Run(mut planned) => {
+                        if let Some(slot) = &slot {
+                            planned.run.remarks.extend(slot.remarks());
+                        }
+                        let run = planned.run.key.clone();
+                        skipped.remove(&context);
+                        evaluation.runs.push(*planned);
+                        Outcome::Matched { run }
+                    }
+                    Plan::There(run) => {
+                        skipped.remove(&context);
+                        Outcome::Matched { run }
+                    }
+                    Plan::No(outcome) => {
+                        skipped.remove(&context);
+                        match &outcome {
+                            Outcome::Failed { filter, error } => evaluation.note_failure(
+                                event,
+                                request,
+                                Some(context),
+                                filter,
+                                error,
+                            ),
+                            Outcome::Denied { rule } => evaluation.note(
+                                event,
+                                request,
+                                &context,
+                                StatusState::Failure,
+                                "the platform does not allow this run",
+                                rule,
+                            ),
+                            _ => {}
+                        }
+                        outcome
+                    }
+                }
+            }
+            Verdict::Wait { approvers } => {
+                skipped.remove(&context);
+                evaluation.note_waiting(event, request, &context, &approvers);
+                Outcome::Waiting { approvers }
+            }
+            Verdict::Deny { rule } => Outcome::Denied { rule },
+        };
+        evaluation.say(id, trigger, outcome);
+    }
+    let running: BTreeSet<Arc<str>> =
+        evaluation.runs.iter().filter_map(|one| one.run.status_context.clone()).collect();
+    for (context, reason) in skipped {
+        if !running.contains(&context) {
+            let title = "it did not have to run";
+            evaluation.note(event, request, &context, StatusState::Neutral, title, &reason);
+        }
+    }
+    Ok(evaluation)
+}
+
+/// Why nothing can run for an event, whoever asks.
+fn impossible(event: &Event, slot: Option<&Slot>, moved_on: Option<&str>) -> Option<Outcome> {
+    if let Some(rejected) = slot.and_then(|slot| slot.rejected.clone()) {
+        return Some(Outcome::Rejected(rejected));
+    }
+    if event.is_deletion() {
+        return Some(Outcome::Rejected(Rejected {
+            filter: "actions".into(),
+            wanted: "a ref that is there".to_owned(),
+            saw: json!(event.actions),
+        }));
+    }
+    moved_on.map(|present| Outcome::Superseded {
+        by: None,
+        reason: format!("the ref has moved on to {present}, which has its own event"),
+    })
+}
+
+fn skipped_because(rejected: &Rejected) -> String {
+    let saw: String = rejected.saw.to_string().chars().take(500).collect();
+    format!("`{}` wants `{}` and saw `{saw}`.", rejected.filter, rejected.wanted)
+}
+
+/// What the repository of an event defines for it.
+struct InRepository {
+    directory: Arc<LoadedDirectory>,
+    commit: CommitId,
+    overruled: BTreeSet<Arc<str>>,
+}
+
+/// Reads what the repository of an event defines for it, where its connection enables that.
+async fn in_repository(
+    core: &Core,
+    gate: &Gate<'_>,
+    event: &Event,
+) -> Result<Option<InRepository>> {
+    let path = match core.connections.get(&event.tenant, &event.repo.connection) {
+        Ok(connection) => connection.options.definitions.clone(),
+        // A repository that is reached no more defines nothing; registered workflows may not need
+        // to reach it.
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let Some(path) = path else { return Ok(None) };
+    let commit = match gate.definitions().await? {
+        DefinitionsAt::Nowhere => return Ok(None),
+        DefinitionsAt::Commit(commit) => commit,
+        DefinitionsAt::DefaultBranch => {
+            let repository = gate.repository().await?;
+            let default = core.call("find default branch", repository.default_branch()).await?;
+            core.call("resolve", repository.resolve(&default)).await?
+        }
+    };
+    let place =
+        Place { tenant: event.tenant.clone(), repo: event.repo.clone(), path, recursive: true };
+    let repository = gate.repository().await?;
+    let directory = core.definitions.directory(core, repository, &commit, &place).await?;
+    let overruled = core.definitions.overruled(&event.tenant, &event.repo, &directory);
+    Ok(Some(InRepository { directory, commit, overruled }))
+}
+
+/// A set of candidates, and where their documents are.
+struct Source<'a> {
+    set: Arc<TriggerSet>,
+    directory: Option<&'a LoadedDirectory>,
+    commit: Option<&'a CommitId>,
+}
+
+impl Source<'_> {
+    fn loaded(
+        &self,
+        core: &Core,
+        event: &Event,
+        workflow: &WorkflowId,
+    ) -> Option<Arc<LoadedWorkflow>> {
+        match self.directory {
+            Some(directory) => {
+                directory.workflows.get(&workflow.name).map(|one| Arc::clone(&one.loaded))
+            }
+            None => core.definitions.registered(&event.tenant, &workflow.name),
+        }
+    }
+}
+
+fn sources<'a>(
+    event: &Event,
+    registered: Option<Arc<TriggerSet>>,
+    found: Option<&'a InRepository>,
+) -> Vec<Source<'a>> {
+    let mut sources = Vec::new();
+    if let Some(set) = registered {
+        sources.push(Source { set, directory: None, commit: None });
+    }
+    if let Some(found) = found {
+        let set = found.directory.triggers(&event.kind, &found.overruled);
+        if !set.is_empty() {
+            let (directory, commit) = (Some(&*found.directory), Some(&found.commit));
+            sources.push(Source { set, directory, commit });
+        }
+    }
+    sources
+}
+
+/// How many of a pull request's events are looked through for heads with broken definitions.
+const EARLIER_EVENTS: u32 = 20;
+
+impl Evaluation {
+    fn say(&mut self, workflow: &WorkflowId, trigger: &Arc<str>, outcome: Outcome) {
+        let (workflow, trigger) = (workflow.clone(), Arc::clone(trigger));
+        self.batch.decisions.push(Decision { workflow, trigger, outcome });
+    }
+
+    /// Records what an index ruled out one by one, of those that are asked for.
+    fn ruled_out(
+        &mut self,
+        set: &TriggerSet,
+        guard: &Guard,
+        wanted: impl Fn(&WorkflowId, &str) -> bool,
+    ) {
+        for (workflow, trigger, rejected) in set.expand(guard) {
+            if wanted(&workflow, &trigger) {
+                self.say(&workflow, &trigger, Outcome::Rejected(rejected));
+            }
+        }
+    }
+
+    fn note(
+        &mut self,
+        event: &Event,
+        request: &AttemptRequest,
+        context: &Arc<str>,
+        state: StatusState,
+        title: &str,
+        summary: &str,
+    ) {
+        let Some(head) = &event.head else { return };
+        self.notes.push(StatusDesire {
+            key: StatusKey {
+                tenant: event.tenant.clone(),
+                repo: event.repo.clone(),
+                commit: head.sha.clone(),
+                context: Arc::clone(context),
+            },
+            order: request.order,
+            subject: StatusSubject::Note {
+                state,
+                title: title.to_owned(),
+                summary: summary.to_owned(),
+            },
+        });
+    }
+
+    fn note_failure(
+        &mut self,
+        event: &Event,
+        request: &AttemptRequest,
+        context: Option<Arc<str>>,
+        filter: &str,
+        error: &str,
+    ) {
+        if let Some(context) = context {
+            let title = format!("{filter} failed");
+            self.note(event, request, &context, StatusState::Failure, &title, error);
+        }
+    }
+
+    fn note_waiting(
+        &mut self,
+        event: &Event,
+        request: &AttemptRequest,
+        context: &Arc<str>,
+        approvers: &str,
+    ) {
+        let head = event.head.as_ref().map_or("", |head| head.sha.as_str());
+        let summary = format!(
+            "Nothing runs for commit {head} before it is approved by {approvers}. After a look at \
+             that commit, comment:\n\n    /ok-to-test {head}\n\nA further commit needs a further \
+             approval."
+        );
+        let title = "it waits for an approval";
+        self.note(event, request, context, StatusState::ActionRequired, title, &summary);
+    }
+
+    /// Tells on the commit what is wrong with its definitions, and when that is mended.
+    async fn tell_of_directory(
+        &mut self,
+        core: &Core,
+        event: &Event,
+        request: &AttemptRequest,
+        found: &InRepository,
+    ) -> Result<()> {
+        let InRepository { directory, commit, overruled } = found;
+        self.batch
+            .judged_by
+            .insert("definitions".to_owned(), format!("{commit}, directory {}", directory.digest));
+        for name in overruled {
+            self.batch.judged_by.insert(
+                format!("overruled/{name}"),
+                "the platform registered a workflow of that name for the repository".to_owned(),
+            );
+        }
+        if !directory.problems.is_empty() {
+            self.batch.judged_by.insert("problems".to_owned(), directory.problems.join("\n"));
+        }
+        if event.head.as_ref().is_none_or(|head| head.sha != *commit) {
+            return Ok(());
+        }
+        let context: Arc<str> = format!("{}/definitions", core.options.status_prefix).into();
+        let mut lines = Vec::new();
+        for problem in &directory.problems {
+            lines.push(format!("- {problem}"));
+        }
+        for name in overruled {
+            let path = directory.workflows.get(name).map_or("", |one| one.loaded.source());
+            lines.push(format!(
+                "- {path}: the workflow `{name}` is not used, for the platform registered one of \
+                 that name for this repository; rename it"
+            ));
+        }
+        let (state, title) = match (directory.problems.len(), overruled.len()) {
+            (0, 0) if was_broken(core, event, &context).await? => {
+                (StatusState::Success, "every workflow loads again".to_owned())
+            }
+            (0, 0) => return Ok(()),
+            (0, names) => (StatusState::Neutral, format!("{names} workflows are not used")),
+            (1, _) => (StatusState::Failure, directory.problems[0].clone()),
+            (problems, _) => {
+                (StatusState::Failure, format!("{problems} problems: {}", directory.problems[0]))
+            }
+        };
+        let title: String = title.chars().take(140).collect();
+        self.note(event, request, &context, state, &title, &lines.join("\n"));
+        Ok(())
+    }
+}
+
+/// Whether the definitions were told to be broken on this commit, or on one before it of the same
+/// ref or pull request.
+async fn was_broken(core: &Core, event: &Event, context: &Arc<str>) -> Result<bool> {
+    let mut commits: BTreeSet<CommitId> = BTreeSet::new();
+    commits.extend(event.head.iter().chain(&event.base).map(|one| one.sha.clone()));
+    if let Some(pull_request) = &event.pull_request {
+        let query = EventQuery::of(event.tenant.clone())
+            .repo(Some(event.repo.id.clone()))
+            .pull_request(Some(pull_request.number))
+            .page(PageRequest { limit: EARLIER_EVENTS, after: None });
+        let earlier = core.store.events(query).await?;
+        commits.extend(earlier.items.into_iter().filter_map(|one| one.head).map(|one| one.sha));
+    }
+    for commit in commits {
+        let key = StatusKey {
+            tenant: event.tenant.clone(),
+            repo: event.repo.clone(),
+            commit,
+            context: Arc::clone(context),
+        };
+        if let Some(record) = core.store.status(&key).await?
+            && let StatusSubject::Note { state, .. } = record.desire.subject
+            && state == StatusState::Failure
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What is recorded when an event cannot be decided: a failure of each candidate that is known.
+fn given_up(core: &Core, event: &Event, attempt: &AttemptId, error: &Error) -> Effects {
+    let mut evaluation = Evaluation::of_nothing(core, event, attempt);
+    let (filter, error) = ("definitions".to_owned(), error.to_string());
+    let registered = core.definitions.registered_triggers(&event.tenant, &event.repo, &event.kind);
+    for candidate in registered.iter().flat_map(|set| set.candidates()) {
+        let outcome = Outcome::Failed { filter: filter.clone(), error: error.clone() };
+        evaluation.say(candidate.definition().id(), candidate.trigger().name(), outcome);
+    }
+    evaluation.batch.judged_by.insert("failure".to_owned(), error.clone());
+    let context: Arc<str> = format!("{}/definitions", core.options.status_prefix).into();
+    let request = AttemptRequest::first(event);
+    let title = "it could not be decided what to run";
+    evaluation.note(event, &request, &context, StatusState::Failure, title, &error);
+    let mut effects = Effects::default();
+    evaluation.into_effects(core, &mut effects);
+    effects
+}
+
+/// Reads the schedules of a default branch again when it moves. A failure is no failure of the
+/// event: who reads the schedules reads them again.
+async fn notice_default_branch(core: &Core, event: &Event) {
+    let known = core.definitions.default_branch(&event.tenant, &event.repo);
+    let reference = event.head.as_ref().map(|head| &head.reference);
+    if known.is_none() || reference != known.as_ref() {
+        return;
+    }
+    let Event { tenant, repo, .. } = event;
+    let read =
+        core.definitions.read_default_branch(core, tenant, &repo.connection, &repo.name).await;
+    if let Err(error) = read {
+        tracing::warn!(%error, repository = %repo, "the default branch was not read");
+    }
+}
