@@ -1,5 +1,6 @@
 //! Tests of the crate as its users see it.
 
+mod deciding;
 mod groups;
 #[cfg(all(feature = "local", unix))]
 mod local;

@@ -1,0 +1,245 @@
+//! Whose change runs, and when.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use workflows_core::{
+    DefaultPolicy, ErrorKind, Permission, Policy, RepoRef, Result, Tenant,
+    conformance::ScmCall,
+    policy::{Facts, FactsOrigin, PlannedRun, Verdict},
+    repo::StatusState,
+    store::{CommandOutcome, Outcome},
+};
+
+use super::world::{CI, World, is_denied, is_done, workflow};
+
+const CONTEXT: &str = "workflows/ci";
+
+#[tokio::test]
+async fn a_pull_request_from_the_repository_itself_runs_at_its_head_and_costs_no_permission() {
+    let world = World::with(CI);
+    world.repo.push("alice", "feature", &[("a", "1")]);
+    let (_, opened) = world.repo.open_pull_request("alice", "feature", "main");
+    world.hears(opened).await;
+    let head = world.repo.head("feature");
+    assert_eq!(world.run_names().await, [format!("ci/pull-request@{}", head.short())]);
+    assert_eq!(world.scm.calls(ScmCall::Permission), 0);
+    assert_eq!(world.scm.calls(ScmCall::ChangedFiles), 0);
+    assert_eq!(world.sink.created().len(), 1);
+}
+
+#[tokio::test]
+async fn a_strangers_pull_request_waits_and_says_so() {
+    let world = World::with(CI);
+    let (number, opened) = world.repo.open_fork_pull_request("mallory", "main", &[("a", "evil")]);
+    let event = world.hears(opened).await.unwrap();
+    assert!(matches!(world.outcome(&event, "pull-request").await, Outcome::Waiting { .. }));
+    assert!(world.runs().await.is_empty());
+    let head = world.repo.pull_request(number).head.sha;
+    let status = world.status(&head, CONTEXT);
+    assert_eq!(status.state, StatusState::ActionRequired);
+    assert!(status.summary.contains(&format!("/ok-to-test {head}")), "{}", status.summary);
+}
+
+#[tokio::test]
+async fn what_a_stranger_writes_into_the_definitions_is_not_even_read() {
+    let world = World::with(CI);
+    let evil = workflow("evil", "\n  triggers: [{ name: pr, on: pull_request }]");
+    let (number, opened) =
+        world.repo.open_fork_pull_request("mallory", "main", &[(".tekton/evil.yaml", &evil)]);
+    let event = world.hears(opened).await.unwrap();
+    let names: Vec<_> =
+        world.decisions(&event).await.iter().map(|one| one.workflow.name.to_string()).collect();
+    assert_eq!(names, ["ci"], "only the base's workflows are told of");
+    let head = world.repo.pull_request(number).head.sha;
+    let read = world.scm.all_calls();
+    assert!(
+        !read
+            .iter()
+            .any(|(call, about)| matches!(call, ScmCall::ReadFile | ScmCall::ListDirectory)
+                && about.contains(head.as_str())),
+        "{read:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_writer_approves_exactly_the_head_and_the_next_one_waits_again() {
+    let world = World::with(CI);
+    let (number, opened) = world.repo.open_fork_pull_request("mallory", "main", &[("a", "1")]);
+    world.hears(opened).await;
+    let first = world.repo.pull_request(number).head.sha;
+
+    let comment =
+        world.hears(world.repo.comment("alice", number, &format!("/ok-to-test {first}"))).await;
+    assert!(is_done(&world.commands(&comment.unwrap()).await[0]));
+    assert_eq!(world.run_names().await, [format!("ci/pull-request@{}", first.short())]);
+    assert_eq!(world.sink.created().len(), 1);
+    assert_eq!(world.shows(&first, CONTEXT), Some(StatusState::InProgress));
+
+    let pushed = world.hears(world.repo.push_to_pull_request(number, &[("a", "2")])).await;
+    assert!(matches!(
+        world.outcome(&pushed.unwrap(), "pull-request").await,
+        Outcome::Waiting { .. }
+    ));
+    assert_eq!(world.runs().await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_approval_that_names_another_head_approves_nothing() {
+    let world = World::with(CI);
+    let (number, opened) = world.repo.open_fork_pull_request("mallory", "main", &[("a", "1")]);
+    world.hears(opened).await;
+    let seen = world.repo.pull_request(number).head.sha;
+    // Mallory pushes while Alice writes her comment.
+    world.hears(world.repo.push_to_pull_request(number, &[("a", "evil")])).await;
+    let comment = world.repo.comment("alice", number, &format!("/ok-to-test {}", seen.short()));
+    let comment = world.hears(comment).await.unwrap();
+    let commands = world.commands(&comment).await;
+    assert!(
+        matches!(&commands[0].outcome, CommandOutcome::Failed { error }
+        if error.contains("not")),
+        "{commands:?}"
+    );
+    assert!(world.runs().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_outsiders_commands_do_nothing_but_leave_a_record() {
+    let world = World::with(CI);
+    let (number, opened) = world.repo.open_fork_pull_request("mallory", "main", &[("a", "1")]);
+    world.hears(opened).await;
+    let comment = world.repo.comment("mallory", number, "/ok-to-test\n/test\n/retest\n/cancel\n");
+    let comment = world.hears(comment).await.unwrap();
+    let commands = world.commands(&comment).await;
+    assert_eq!(commands.len(), 4);
+    assert!(commands.iter().all(is_denied), "{commands:?}");
+    assert!(world.runs().await.is_empty());
+    let id = comment.comment.unwrap().id;
+    assert_eq!(world.repo.acknowledged(&id), Some(false));
+}
+
+#[tokio::test]
+async fn a_trusted_author_of_a_fork_needs_no_approval_and_is_asked_about_once() {
+    let world = World::with(CI);
+    world.repo.permit("bob", Permission::Maintain);
+    let (number, opened) = world.repo.open_fork_pull_request("bob", "main", &[("a", "1")]);
+    world.hears(opened).await;
+    world.hears(world.repo.push_to_pull_request(number, &[("a", "2")])).await;
+    assert_eq!(world.runs().await.len(), 2);
+    assert_eq!(world.scm.calls(ScmCall::Permission), 1);
+}
+
+#[tokio::test]
+async fn a_permission_that_cannot_be_had_counts_as_unknown_and_waits() {
+    let world = World::with(CI);
+    world.scm.fail_next(ScmCall::Permission, ErrorKind::Denied, "403");
+    let (_, opened) = world.repo.open_fork_pull_request("alice", "main", &[("a", "1")]);
+    let event = world.hears(opened).await.unwrap();
+    assert!(matches!(world.outcome(&event, "pull-request").await, Outcome::Waiting { .. }));
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_answer_delays_the_event_and_loses_nothing() {
+    let world = World::with(CI);
+    world.scm.fail_next(ScmCall::ListDirectory, ErrorKind::Transient, "502");
+    world.repo.push("alice", "feature", &[("a", "1")]);
+    let (_, opened) = world.repo.open_pull_request("alice", "feature", "main");
+    world.hears(opened).await;
+    assert!(world.runs().await.is_empty());
+    world.passes(jiff::SignedDuration::from_secs(60));
+    world.settles().await;
+    assert_eq!(world.runs().await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_event_that_can_never_be_decided_is_recorded_as_failed_after_a_while() {
+    let world = World::with(CI);
+    world.repo.push("alice", "feature", &[("a", "1")]);
+    let (_, opened) = world.repo.open_pull_request("alice", "feature", "main");
+    world.scm.go_down();
+    let event = world.hears(opened).await.unwrap();
+    world.passes(jiff::SignedDuration::from_hours(7));
+    world.settles().await;
+    let batch = world.batches(&event.key).await.pop().unwrap();
+    assert!(batch.judged_by["failure"].contains("the host is down"), "{batch:?}");
+}
+
+/// Pins definitions to the base, and trusts everybody.
+#[derive(Debug)]
+struct Pinned;
+
+#[async_trait]
+impl Policy for Pinned {
+    async fn decide(&self, _: &Facts) -> Result<Verdict> {
+        Ok(Verdict::Allow)
+    }
+
+    async fn judge(&self, request: &PlannedRun<'_>) -> Result<Verdict> {
+        DefaultPolicy.judge(request).await
+    }
+
+    fn version(&self) -> String {
+        "pinned".to_owned()
+    }
+
+    fn wants_permission(&self, _: &FactsOrigin) -> bool {
+        false
+    }
+
+    fn pins_definitions_to_base(&self, _: &Tenant, _: &RepoRef) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn definitions_that_are_pinned_to_the_base_come_from_there_for_a_change_that_is_allowed() {
+    let world = World::with_policy(CI, Arc::new(Pinned));
+    let changed = workflow("other", "\n  triggers: [{ name: pr, on: pull_request }]");
+    let (number, opened) =
+        world.repo.open_fork_pull_request("mallory", "main", &[(".tekton/ci.yaml", &changed)]);
+    world.hears(opened).await;
+    let head = world.repo.pull_request(number).head.sha;
+    assert_eq!(world.run_names().await, [format!("ci/pull-request@{}", head.short())]);
+    assert_eq!(world.runs().await[0].judged_by["policy"], "pinned");
+}
+
+/// Refuses every service account but one.
+#[derive(Debug)]
+struct Accounts;
+
+#[async_trait]
+impl Policy for Accounts {
+    async fn decide(&self, facts: &Facts) -> Result<Verdict> {
+        DefaultPolicy.decide(facts).await
+    }
+
+    async fn judge(&self, request: &PlannedRun<'_>) -> Result<Verdict> {
+        let wrong = request.service_accounts().into_iter().find(|account| *account != "ci");
+        Ok(match wrong {
+            Some(account) => Verdict::Deny { rule: format!("no service account {account}") },
+            None => Verdict::Allow,
+        })
+    }
+
+    fn version(&self) -> String {
+        "accounts/2".to_owned()
+    }
+}
+
+#[tokio::test]
+async fn a_file_in_the_repository_cannot_take_a_service_account_that_the_platform_refuses() {
+    let text = workflow(
+        "ci",
+        "\n  triggers: [{ name: push, on: push }]\n  serviceAccountName: cluster-admin",
+    );
+    let world = World::with_policy(&text, Arc::new(Accounts));
+    let event = world.hears(world.repo.push("alice", "feature", &[("a", "1")])).await.unwrap();
+    assert_eq!(
+        world.outcome(&event, "push").await,
+        Outcome::Denied { rule: "no service account cluster-admin".to_owned() }
+    );
+    assert!(world.runs().await.is_empty());
+    let status = world.status(&world.repo.head("feature"), CONTEXT);
+    assert_eq!(status.state, StatusState::Failure);
+    assert!(status.summary.contains("cluster-admin"));
+}
