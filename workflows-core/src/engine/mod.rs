@@ -3,6 +3,26 @@
 //! An event flows one way: intake, gate, definitions, matcher, planner, scheduler, dispatcher, sink;
 //! and back by observer and reporter. Each stage is one module; it takes a stored thing, leaves a
 //! stored thing, and can be stepped alone.
+//!
+//! # Calls to the outside, and what a fault leaves behind
+//!
+//! Every call is bounded by [`EngineOptions::call_timeout`]; no answer in time counts as a fault
+//! that passes. A fault that passes gives the work back to the ledger, to be done again after a
+//! second, then twice as long each time up to five minutes, or when the other side said. What was
+//! begun by a process that died is due again when its lease ends.
+//!
+//! | call | done twice | died before it | died after it | given up |
+//! | --- | --- | --- | --- | --- |
+//! | `Policy::decide`, `judge` | nothing changes | asked again | asked again | an error that does not pass refuses the run |
+//! | `CloneCredentials::mint` | another credential, which expires | minted again | minted again | with the creation |
+//! | `RunSink::ensure` | the same run, by its key | created then | found then | after [`give_up_dispatch_after`](EngineOptions::give_up_dispatch_after): told to end, in case it exists, and refused |
+//! | `RunSink::cancel` | nothing changes | told then | told again | what the sink cannot cancel goes on |
+//! | `RunSink::state` | nothing changes | asked then | asked again | a run that is not known for [`forgotten_after`](EngineOptions::forgotten_after) has failed |
+//! | `StatusReporter::report` | nothing changes | shown then | shown again | after [`status_max_age`](EngineOptions::status_max_age), until the run changes |
+//! | `Notifier::deliver` | told with the same key | told then | told again, same key | after [`notification_max_age`](EngineOptions::notification_max_age): a dead letter |
+//!
+//! A create or a cancel is preceded by an extension of the lease, and bounded by it: who lost the
+//! lease does not reach the sink.
 
 mod backoff;
 mod builder;

@@ -183,3 +183,52 @@ fn cut(text: &str, most: usize) -> String {
     }
     text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failing(lines: &[&str]) -> FailedStep {
+        FailedStep {
+            task: "te|st".into(),
+            step: "@all".into(),
+            exit_code: Some(1),
+            last_lines: lines.iter().map(|line| (*line).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_log_cannot_end_the_block_that_it_is_shown_in() {
+        let mut text = String::new();
+        failing_step(&mut text, &failing(&["```", "````` <img src=x>", "done"]));
+        let fences: Vec<_> = text.lines().filter(|line| line.starts_with("``````")).collect();
+        assert_eq!(fences, ["``````text", "``````"]);
+    }
+
+    #[test]
+    fn names_and_messages_are_text_and_nothing_else() {
+        assert_eq!(
+            plain("[click](http://x) @alice #1 <b> a|b `c`\n**d** ![i](u)\u{7}"),
+            "\\[click\\]\\(http://x\\) &#64;alice &#35;1 &lt;b\\> a\\|b \\`c\\` \\*\\*d\\*\\* \
+             \\!\\[i\\]\\(u\\)"
+        );
+        let mut text = String::new();
+        failing_step(&mut text, &failing(&[]));
+        assert_eq!(text, "Step &#64;all of task te\\|st failed.\n\n");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_at_a_character() {
+        assert_eq!(cut("äöü", 3), "äöü");
+        assert_eq!(cut("äöüß", 3), "äö…");
+    }
+
+    #[test]
+    fn a_state_never_ranks_below_one_that_comes_before_it() {
+        let order = [RunState::Planned, RunState::Queued, RunState::Admitted, RunState::Created];
+        assert!(order.iter().all(|one| state(*one).rank() == 0));
+        assert_eq!(state(RunState::Running).rank(), 1);
+        let ended = RunState::ALL.into_iter().filter(|one| one.is_terminal());
+        assert!(ended.map(state).all(|state| state.is_final() && state.rank() == 2));
+    }
+}

@@ -31,9 +31,9 @@ pub(crate) async fn run(core: &Core, claim: &Claim) -> Result<Committed> {
     let now = core.clock.now();
     if let Some(shown) = &record.shown {
         let own = shown.order == order;
-        if shown.digest.as_ref() == digest.as_str() && own
-            || (own && shown.state.rank() > wanted.state.rank())
-        {
+        let shows_it = *shown.digest == *digest;
+        let shows_later = shown.state.rank() > wanted.state.rank();
+        if own && (shows_it || shows_later) {
             return core.commit(claim, Effects::default()).await;
         }
         let due = backoff::after(shown.at, core.options.progress_interval);

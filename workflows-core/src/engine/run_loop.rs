@@ -237,9 +237,8 @@ impl Workers {
             .only(key.0, key.1);
         match self.core.store.claim(request).await {
             Ok(claimed) => {
-                for claim in claimed.claims.into_iter().take(1) {
+                if let Some(claim) = claimed.claims.into_iter().next() {
                     self.start(claim, slot);
-                    return;
                 }
             }
             // The change was a hint; the run is looked at when it is due.

@@ -6,5 +6,6 @@ mod dispatch;
 mod notify;
 mod observe;
 mod report;
+mod retention;
 mod running;
 mod world;
