@@ -3,3 +3,5 @@
 #[cfg(feature = "git")]
 pub mod git;
 pub mod poll;
+#[cfg(feature = "webhook")]
+pub mod webhook;

@@ -9,6 +9,10 @@ use workflows_core::{
     store::{MemoryStore, StoreLimits},
 };
 
+mod faulty;
+#[cfg(feature = "sqlite")]
+mod model;
+
 #[derive(Debug)]
 struct InMemory;
 

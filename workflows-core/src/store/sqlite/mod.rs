@@ -9,6 +9,8 @@ mod queue;
 mod read;
 mod rows;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{

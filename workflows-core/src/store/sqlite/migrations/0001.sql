@@ -73,7 +73,7 @@ CREATE TABLE events (
 CREATE INDEX events_tenant ON events (tenant, sequence, kind, received_at);
 CREATE INDEX events_repo ON events (tenant, repo, sequence, kind, subject, received_at);
 CREATE INDEX events_head ON events (tenant, head, sequence) WHERE head IS NOT NULL;
-CREATE INDEX events_pull_request ON events (tenant, pull_request, repo, sequence)
+CREATE INDEX events_pull_request ON events (tenant, pull_request, sequence, repo)
     WHERE pull_request IS NOT NULL;
 CREATE INDEX events_age ON events (received_at);
 
@@ -147,10 +147,10 @@ CREATE INDEX runs_tenant ON runs (tenant, id);
 CREATE INDEX runs_repo ON runs (tenant, repo, id);
 CREATE INDEX runs_repo_name ON runs (tenant, repo_name, id);
 CREATE INDEX runs_workflow ON runs (tenant, workflow, id);
-CREATE INDEX runs_subject ON runs (tenant, subject, repo, id);
+CREATE INDEX runs_subject ON runs (tenant, subject, id, repo);
 CREATE INDEX runs_event ON runs (tenant, event, id);
 CREATE INDEX runs_commit ON runs (tenant, commit_id, id) WHERE commit_id IS NOT NULL;
-CREATE INDEX runs_pull_request ON runs (tenant, pull_request, repo, id)
+CREATE INDEX runs_pull_request ON runs (tenant, pull_request, id, repo)
     WHERE pull_request IS NOT NULL;
 CREATE INDEX runs_state ON runs (tenant, state, id);
 CREATE INDEX runs_created ON runs (tenant, created_at);
