@@ -6,10 +6,14 @@
 
 mod calendar;
 mod commit;
+mod request;
 mod slot;
 mod source;
+#[cfg(all(test, feature = "conformance"))]
+mod tests;
 
 pub(crate) use self::{
+    request::run_now,
     slot::Slot,
     source::{ScheduleBook, ScheduleSource, Scheduled},
 };

@@ -17,3 +17,17 @@ async fn groups_keep_their_promises_over_the_memory_store() {
 async fn groups_keep_their_promises_over_the_memory_store_in_other_histories() {
     groups::keep_their_promises(memory, 1_500..3_000).await;
 }
+
+#[cfg(feature = "sqlite")]
+async fn sqlite(clock: SharedClock) -> Arc<dyn Store> {
+    use workflows_core::store::{SqliteOptions, SqliteStore};
+
+    let store = SqliteStore::open_in_memory(SqliteOptions::default(), clock).await;
+    Arc::new(store.expect("a ledger in memory opens"))
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn groups_keep_their_promises_over_the_sqlite_store() {
+    groups::keep_their_promises(sqlite, 0..60).await;
+}

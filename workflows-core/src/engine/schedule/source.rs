@@ -19,7 +19,7 @@ use super::{
     slot::Slot,
 };
 use crate::{
-    ConnectionName, ErrorKind, EventSource, Observation, RepoConnection, Result, SourceName,
+    ConnectionName, Error, ErrorKind, EventSource, Observation, RepoConnection, Result, SourceName,
     SubjectClaim, Tenant, WorkflowId,
     engine::core::Core,
     event::{Revision, Seen},
@@ -289,8 +289,13 @@ impl ScheduleSource {
             return Ok(Fired::nothing(calendar.next_after(now)));
         };
 
-        // A clock that was put back makes no slot fire twice: its id is the same again.
-        let after = position.after.min(now);
+        if position.after > now + ON_TIME {
+            // The clock was put back. It makes no slot fire twice, for its id is the same again.
+            let back = Position { after: now, ..position };
+            self.core.store.admit(Vec::new(), Some(advance(&back))).await?;
+            return Ok(Fired::nothing(calendar.next_after(now)));
+        }
+        let after = position.after;
         let newest = calendar.last_within(after, now);
         let (slot, skipped_since, missed) = match (newest, position.pending) {
             (None, None) => {
@@ -403,6 +408,11 @@ pub(super) async fn observe(
                         commit::unchanged(core, tenant, workflow, trigger, &found).await?;
                 }
                 head = Some(found);
+            }
+            Found::Nothing(rejected) if slot.run_now => {
+                return Err(Error::not_found("run a schedule now", "it has no commit to run for")
+                    .with("wanted", rejected.wanted)
+                    .with("saw", rejected.saw));
             }
             Found::Nothing(rejected) => slot.rejected = Some(rejected),
         }
