@@ -7,6 +7,8 @@
 mod decide;
 mod hold;
 mod newest;
+#[cfg(all(test, feature = "conformance"))]
+mod tests;
 mod wake;
 
 use std::collections::{BTreeMap, BTreeSet};
