@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{CompiledTrigger, Problem};
-use crate::{ConnectionName, Tenant, Workflow, WorkflowId};
+use crate::{ConnectionName, Tenant, Workflow, WorkflowId, workflow::LoadedWorkflow};
 
 /// A workflow as events are matched with it: whose repository's events, and its triggers compiled.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub struct Definition {
     id: WorkflowId,
     connection: ConnectionName,
     repo: Arc<str>,
-    triggers: Box<[CompiledTrigger]>,
+    triggers: Arc<[CompiledTrigger]>,
     workflow: Arc<Workflow>,
 }
 
@@ -31,6 +31,19 @@ impl Definition {
         let (connection, repo) = (first.connection.clone(), Arc::clone(&first.repo));
         let id = WorkflowId::registered(Arc::clone(&workflow.metadata.name));
         Self::new(tenant, id, connection, repo, workflow)
+    }
+
+    /// A workflow that was loaded, with the triggers that were compiled then; otherwise as
+    /// [`new`](Self::new).
+    pub fn of(
+        tenant: Tenant,
+        id: WorkflowId,
+        connection: ConnectionName,
+        repo: impl Into<Arc<str>>,
+        loaded: &LoadedWorkflow,
+    ) -> Self {
+        let (triggers, workflow) = (Arc::clone(loaded.triggers()), Arc::clone(loaded.workflow()));
+        Self { tenant, id, connection, repo: repo.into(), triggers, workflow }
     }
 
     /// A workflow with that identity, started by the events of one repository or of those of a

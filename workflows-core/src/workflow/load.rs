@@ -14,6 +14,7 @@ use super::{
     validate,
     yaml::{self, Place, YamlLimits},
 };
+use crate::matching::CompiledTrigger;
 
 /// The `apiVersion` of workflows.
 pub const API_VERSION: &str = "workflows.tekton.dev/v1alpha1";
@@ -119,6 +120,7 @@ pub struct Ignored {
 pub struct LoadedWorkflow {
     pub(super) workflow: Arc<Workflow>,
     pub(super) templates: Arc<Templates>,
+    triggers: Arc<[CompiledTrigger]>,
     digest: Arc<str>,
     source: Arc<str>,
     line: u32,
@@ -129,6 +131,11 @@ impl LoadedWorkflow {
     /// The document.
     pub fn workflow(&self) -> &Arc<Workflow> {
         &self.workflow
+    }
+
+    /// Its triggers, compiled, in the order of the document.
+    pub fn triggers(&self) -> &Arc<[CompiledTrigger]> {
+        &self.triggers
     }
 
     /// Its name.
@@ -352,6 +359,7 @@ fn keep_object(
 struct ReadWorkflow {
     workflow: Workflow,
     templates: Templates,
+    triggers: Vec<CompiledTrigger>,
     digest: Arc<str>,
 }
 
@@ -360,6 +368,7 @@ impl ReadWorkflow {
         LoadedWorkflow {
             workflow: Arc::new(self.workflow),
             templates: Arc::new(self.templates),
+            triggers: self.triggers.into(),
             digest: self.digest,
             source: Arc::clone(source),
             line,
@@ -374,21 +383,23 @@ fn read_workflow(value: &Value, context: &LoadContext) -> Result<ReadWorkflow, V
     let mut problems = decoded.problems;
     if let Some(workflow) = decoded.value {
         // A part that was taken out is no reason to call another one wrong.
-        let mut templates = None;
+        let mut compiled = None;
         if !decoded.shifted {
             let mut further = validate::validate(&workflow, context);
-            templates = Some(Templates::compile(&workflow, context.place, &mut further));
+            let templates = Templates::compile(&workflow, context.place, &mut further);
+            let triggers = validate::compile_triggers(&workflow.spec.triggers, &mut further);
+            compiled = Some((templates, triggers));
             problems.extend(further.into_iter().filter(|problem| {
                 !decoded.wrong.iter().any(|wrong| {
                     wrong.starts_with(&problem.field) || problem.field.starts_with(wrong)
                 })
             }));
         }
-        if let Some(templates) = templates
+        if let Some((templates, triggers)) = compiled
             && problems.is_empty()
         {
             let digest = digest(&workflow);
-            return Ok(ReadWorkflow { workflow, templates, digest });
+            return Ok(ReadWorkflow { workflow, templates, triggers, digest });
         }
     }
     Err(problems)

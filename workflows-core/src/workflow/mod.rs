@@ -8,6 +8,7 @@ mod load;
 mod problem;
 mod reference;
 mod render;
+mod schema;
 mod substitute;
 #[cfg(test)]
 mod testing;
@@ -28,6 +29,7 @@ pub use self::{
     },
     problem::Problem,
     render::PipelineFile,
+    schema::json_schema,
     substitute::{RepoValues, Values},
     yaml::YamlLimits,
 };

@@ -1,6 +1,7 @@
 //! Tests of the crate as its users see it.
 
 mod deciding;
+mod documents;
 mod groups;
 #[cfg(all(feature = "local", unix))]
 mod local;

@@ -8,13 +8,17 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-pub(crate) use self::pipeline::{ParamShape, check_against_pipeline};
+pub(crate) use self::{
+    pipeline::{ParamShape, check_against_pipeline},
+    trigger::compile as compile_triggers,
+};
 use super::{
     document::{Concurrency, Notification, RepoSelector, Retention, Strategy, Workflow},
     duration::parse_duration,
     load::{DocumentPlace, LoadContext, SELF},
     problem::{Problem, did_you_mean, shown},
 };
+use crate::matching::Pattern;
 
 /// The most items of a list of the document.
 const LONGEST_LIST: usize = 256;
@@ -218,6 +222,9 @@ fn repos(repos: &[RepoSelector], context: &LoadContext, problems: &mut Problems)
                 format!("{} is a pattern, which is not allowed here", shown(&repo.repo)),
                 help,
             );
+        }
+        if let Err(message) = Pattern::new(&repo.repo) {
+            problems.add(&name_field, message);
         }
         if let Some(reference) = &repo.reference {
             git_ref(&format!("{field}.ref"), reference, problems);

@@ -5,17 +5,14 @@ use std::collections::BTreeSet;
 use super::{Problems, git_ref, names};
 use crate::{
     EventKind,
+    matching::CompiledTrigger,
     workflow::{
         cron::parse_cron,
         document::{AsOf, Patterns, Schedule, Trigger},
         load::LoadContext,
-        problem::{did_you_mean, nearest, shown},
+        problem::{Problem, did_you_mean, nearest, shown},
     },
 };
-
-/// Commands that belong to the platform.
-pub(crate) const PLATFORM_COMMANDS: [&str; 6] =
-    ["/test", "/retest", "/ok-to-test", "/cancel", "/hold", "/explain"];
 
 /// The built-in kinds that a trigger can be for.
 static KINDS: [EventKind; 7] = [
@@ -166,9 +163,6 @@ fn applicable(field: &str, trigger: &Trigger, problems: &mut Problems) {
 }
 
 fn contents(field: &str, trigger: &Trigger, context: &LoadContext, problems: &mut Problems) {
-    if let Some(command) = &trigger.command {
-        self::command(&format!("{field}.command"), command, problems);
-    }
     if let Some(schedule) = &trigger.schedule {
         self::schedule(&format!("{field}.schedule"), schedule, problems);
     }
@@ -202,32 +196,41 @@ fn contents(field: &str, trigger: &Trigger, context: &LoadContext, problems: &mu
     }
 }
 
+/// Compiles the triggers, and tells what is wrong with their patterns, commands and expressions.
+pub(crate) fn compile(triggers: &[Trigger], problems: &mut Vec<Problem>) -> Vec<CompiledTrigger> {
+    let mut compiled = Vec::with_capacity(triggers.len());
+    for (index, trigger) in triggers.iter().enumerate() {
+        match CompiledTrigger::compile(trigger) {
+            Ok(trigger) => compiled.push(trigger),
+            Err(found) => problems.extend(found.into_iter().map(|problem| {
+                let field = as_written(trigger, &problem.field);
+                Problem::at(format!("spec.triggers[{index}].{field}"), problem.message)
+            })),
+        }
+    }
+    compiled
+}
+
+/// The field as it stands in the document: the short form of patterns has no `include`.
+fn as_written(trigger: &Trigger, field: &str) -> String {
+    for (name, patterns) in [("branches", &trigger.branches), ("tags", &trigger.tags)] {
+        let short = matches!(patterns, Some(Patterns::Include(_)));
+        let rest = field.strip_prefix(name).and_then(|rest| rest.strip_prefix(".include"));
+        if let Some(rest) = rest
+            && short
+        {
+            return format!("{name}{rest}");
+        }
+    }
+    field.to_owned()
+}
+
 fn empty_lists(field: &str, patterns: &Patterns, problems: &mut Problems) {
     if patterns.include().is_empty() && patterns.exclude().is_empty() {
         problems.add_with(
             field,
             "it includes and excludes nothing",
             "name patterns, or leave the field out",
-        );
-    }
-}
-
-fn command(field: &str, command: &str, problems: &mut Problems) {
-    let word = command.strip_prefix('/').unwrap_or_default();
-    let inner = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-    let starts = word.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if word.len() > 50 || !starts || !word.chars().all(inner) {
-        problems.add_with(
-            field,
-            format!("{} is no command", shown(command)),
-            "a command is a slash and a word of at most 50 letters, digits, '-' and '_', such as \
-             /bench",
-        );
-    } else if PLATFORM_COMMANDS.iter().any(|taken| taken.eq_ignore_ascii_case(command)) {
-        problems.add_with(
-            field,
-            format!("{command} belongs to the platform and works without a trigger"),
-            format!("choose another word than {}", PLATFORM_COMMANDS.join(", ")),
         );
     }
 }
