@@ -16,7 +16,7 @@ use super::{
 /// because the parser goes a long way down for each.
 const MAX_BRACKETS: usize = 24;
 const MAX_QUESTION_MARKS: usize = 24;
-/// How deep the syntax tree may be. Evaluation goes down as far, on its caller's stack.
+/// How deep the syntax tree may be. Evaluation goes down as far.
 const MAX_DEPTH: usize = 48;
 /// How many nodes the syntax tree may have.
 const MAX_NODES: usize = 600;
@@ -119,14 +119,16 @@ pub(super) struct Findings {
     pub(super) regexes: Vec<Regex>,
     /// How many nodes a comprehension evaluates, at most, for one element of the event.
     pub(super) per_element: u64,
+    /// How deep the tree is.
+    pub(super) depth: usize,
     additions: usize,
 }
 
 /// Checks a tree, and makes it ready: patterns of `matches` become compiled ones, and `has` of a
 /// path of the event becomes a comparison with null.
 pub(super) fn tree(root: &mut IdedExpr) -> Result<Findings, String> {
-    size(root)?;
-    let mut findings = Findings { per_element: 1, ..Findings::default() };
+    let depth = size(root)?;
+    let mut findings = Findings { per_element: 1, depth, ..Findings::default() };
     let mut walk = Walk { findings: &mut findings, bound: Vec::new() };
     let steps = walk.node(root)?;
     // With the limits above this cannot be far off; it guards against their product.
@@ -137,13 +139,15 @@ pub(super) fn tree(root: &mut IdedExpr) -> Result<Findings, String> {
     Ok(findings)
 }
 
-/// Depth, number of nodes and nesting, found without recursion: the tree is as deep as its author
-/// liked.
-fn size(root: &IdedExpr) -> Result<(), String> {
+/// Checks depth, number of nodes and nesting without recursion, for the tree is as deep as its
+/// author liked; the depth.
+fn size(root: &IdedExpr) -> Result<usize, String> {
     let mut nodes = 0usize;
+    let mut deepest = 0usize;
     let mut stack = vec![(root, 1usize, 0usize)];
     while let Some((node, depth, nesting)) = stack.pop() {
         nodes += 1;
+        deepest = deepest.max(depth);
         if nodes > MAX_NODES {
             return Err(format!("it has more than {MAX_NODES} parts"));
         }
@@ -181,7 +185,7 @@ fn size(root: &IdedExpr) -> Result<(), String> {
             Expr::Struct(_) | Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => {}
         }
     }
-    Ok(())
+    Ok(deepest)
 }
 
 /// The variable and the fields of a path such as `event.head.sha`.
