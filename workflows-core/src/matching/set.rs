@@ -63,7 +63,14 @@ impl Candidate {
 struct Table {
     path: Arc<str>,
     by_text: HashMap<Arc<str>, Vec<u32>>,
-    members: Vec<u32>,
+    members: Vec<Member>,
+}
+
+/// A candidate in a table, and which of its guards put it there.
+#[derive(Debug, Clone, Copy)]
+struct Member {
+    place: u32,
+    guard: usize,
 }
 
 /// With fewer candidates than this for one path each is asked by itself: it costs nothing, and the
@@ -165,11 +172,10 @@ impl TriggerSet {
                 .tables
                 .iter()
                 .flat_map(|table| {
-                    table.members.iter().filter_map(|place| {
-                        let candidate = self.candidates.get(*place as usize)?;
-                        let chosen = indexable(candidate.trigger())
-                            .into_iter()
-                            .find(|guard| guard.guard.path == table.path)?;
+                    table.members.iter().filter_map(|member| {
+                        let candidate = self.candidates.get(member.place as usize)?;
+                        let guards = indexable(candidate.trigger());
+                        let chosen = guards.into_iter().nth(member.guard)?;
                         Some(Described {
                             workflow: candidate.definition.id().clone(),
                             trigger: Arc::clone(candidate.trigger().name()),
@@ -198,7 +204,7 @@ impl TriggerSet {
         let mut survivors = self.others.clone();
         for table in &self.tables {
             let Some(saw) = self.look_up(table, input).await? else {
-                survivors.extend(&table.members);
+                survivors.extend(table.members.iter().map(|member| member.place));
                 continue;
             };
             let kept = match &saw {
@@ -298,7 +304,7 @@ fn tables(candidates: &[Candidate]) -> (Vec<Table>, Vec<u32>) {
     let mut others = Vec::new();
     for (place, guards) in (0u32..).zip(&guards) {
         // Fewest others for the same texts; the event before the payload, which may be missing.
-        let best = guards.iter().min_by_key(|guard| {
+        let best = guards.iter().enumerate().min_by_key(|(_, guard)| {
             let sharing: usize = guard
                 .guard
                 .wanted
@@ -308,13 +314,13 @@ fn tables(candidates: &[Candidate]) -> (Vec<Table>, Vec<u32>) {
             (guard.guard.path.starts_with("body."), sharing, &guard.guard.path)
         });
         match best {
-            Some(best) => {
+            Some((guard, best)) => {
                 let table = tables.entry(Arc::clone(&best.guard.path)).or_insert_with(|| Table {
                     path: Arc::clone(&best.guard.path),
                     by_text: HashMap::new(),
                     members: Vec::new(),
                 });
-                table.members.push(place);
+                table.members.push(Member { place, guard });
                 for text in &best.guard.wanted {
                     table.by_text.entry(Arc::clone(text)).or_default().push(place);
                 }
@@ -325,7 +331,7 @@ fn tables(candidates: &[Candidate]) -> (Vec<Table>, Vec<u32>) {
     let mut kept: Vec<Table> = Vec::new();
     for table in tables.into_values() {
         if table.members.len() < SMALLEST_TABLE {
-            others.extend(&table.members);
+            others.extend(table.members.iter().map(|member| member.place));
         } else {
             kept.push(table);
         }

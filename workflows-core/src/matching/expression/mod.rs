@@ -314,6 +314,9 @@ impl Program {
                 Expression::MAX_STEPS
             ));
         }
+        if budget.has_compared_objects() {
+            return Err("it compares whole objects; compare their fields".to_owned());
+        }
         answer.unwrap_or_else(|_| Err("the evaluator gave up on it".to_owned()))
     }
 

@@ -155,6 +155,17 @@ fn what_is_no_boolean_is_an_error_and_never_a_match() {
 }
 
 #[test]
+fn objects_are_not_compared_in_silence() {
+    let error = Err("it compares whole objects; compare their fields".to_owned());
+    assert_eq!(evaluate("body.deep == body.deep"), error);
+    assert_eq!(evaluate("event.head != event.base"), error);
+    assert_eq!(evaluate("body.list[0] in body.list"), error);
+    fails("body.deep == 'x'");
+    fails("'x' in body.list");
+    holds("event.head != null");
+}
+
+#[test]
 fn names_that_do_not_exist_are_refused_with_the_nearest_that_does() {
     for (source, message) in [
         (

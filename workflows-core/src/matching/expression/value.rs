@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -30,6 +30,8 @@ pub(super) struct Budget {
     left: AtomicU64,
     /// What an element of a list costs: as many nodes as a comprehension evaluates for it.
     per_element: u64,
+    /// Whether two objects were compared, which cannot be said while it happens.
+    compared_objects: AtomicBool,
 }
 
 /// A string costs one step for so many bytes.
@@ -37,12 +39,17 @@ const BYTES_PER_STEP: u64 = 16;
 
 impl Budget {
     pub(super) fn new(steps: u64, per_element: u64) -> Self {
-        Self { left: AtomicU64::new(steps), per_element }
+        Self { left: AtomicU64::new(steps), per_element, compared_objects: AtomicBool::new(false) }
     }
 
     /// Whether something was refused. What was evaluated after that means nothing.
     pub(super) fn is_exceeded(&self) -> bool {
         self.left.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether two objects were compared; the answer means nothing then.
+    pub(super) fn has_compared_objects(&self) -> bool {
+        self.compared_objects.load(Ordering::Relaxed)
     }
 
     /// Takes steps; when there are too few left, all are gone for good.
@@ -157,6 +164,14 @@ impl Val for Object<'_> {
 
     fn as_sizer(&self) -> Option<&dyn Sizer> {
         Some(self)
+    }
+
+    /// Objects are not compared: another object's fields cannot be reached from here.
+    fn equals(&self, other: &dyn Val) -> bool {
+        if other.get_type().kind() == Kind::Map {
+            self.budget.compared_objects.store(true, Ordering::Relaxed);
+        }
+        false
     }
 
     fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v>

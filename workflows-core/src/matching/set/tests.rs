@@ -453,6 +453,9 @@ fn any_trigger() -> impl Strategy<Value = Value> {
             "event.base.branch in ['{a}', '{b}'] && event.sender == 'ada'"
         ))),
         branch().prop_map(|b| Some(format!("event.base.branch == '{b}' || event.sender == 'ada'"))),
+        (branch(), branch()).prop_map(|(a, b)| Some(format!(
+            "event.base.branch in ['main', 'x', '{a}'] && event.base.branch == '{b}'"
+        ))),
         Just(Some("event.action in ['opened']".to_owned())),
         Just(Some("body.x == 'y'".to_owned())),
         Just(Some("body.missing == 'y' && event.action == 'opened'".to_owned())),
