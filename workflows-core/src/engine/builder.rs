@@ -233,7 +233,7 @@ impl EngineBuilder {
             notifiers: self.notifiers.into_iter().collect(),
             mutators: self.mutators,
             filters,
-            definitions,
+            definitions: Arc::new(definitions),
             permissions: PermissionCache::new(),
             health,
             metrics: Metrics::default(),

@@ -10,7 +10,9 @@ use super::{
     core::Core,
     handle::EngineHandle,
     retention::{self, Rules},
-    run_loop, stage,
+    run_loop,
+    schedule::ScheduleSource,
+    stage,
 };
 use crate::{
     EventSource, Publisher, Result,
@@ -58,7 +60,10 @@ impl Engine {
     /// Nothing that fails or panics in a source, a stage, or what they call ends the engine; it shows
     /// in [`EngineHandle::health`] and is tried again.
     pub async fn run(&self, shutdown: CancellationToken) {
-        let sources = self.sources.iter().map(|source| {
+        let book = Arc::clone(&self.core.definitions);
+        let schedules: Arc<dyn EventSource> =
+            Arc::new(ScheduleSource::new(Arc::clone(&self.core), book));
+        let sources = self.sources.iter().chain([&schedules]).map(|source| {
             let context = SourceContext::new(
                 source.name(),
                 Publisher::new(Arc::clone(&self.core.store)),

@@ -33,7 +33,7 @@ pub(crate) struct Core {
     pub(crate) notifiers: BTreeMap<(Tenant, NotifierName), Arc<dyn Notifier>>,
     pub(crate) mutators: Vec<Arc<dyn RunMutator>>,
     pub(crate) filters: Filters,
-    pub(crate) definitions: Definitions,
+    pub(crate) definitions: Arc<Definitions>,
     pub(crate) permissions: PermissionCache,
     pub(crate) health: Arc<HealthBoard>,
     pub(crate) metrics: Metrics,

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::{
     core::Core,
     directory::{self, LoadedDirectory, Place},
+    schedule::{ScheduleBook, Scheduled},
 };
 use crate::{
     CommitId, ConnectionName, Error, EventKind, RepoConnection, RepoId, RepoRef, Result, Tenant,
@@ -29,7 +30,7 @@ type Content = (Tenant, ConnectionName, RepoId, Arc<str>, Arc<str>);
 #[derive(Debug)]
 pub(crate) struct Definitions {
     index: Index,
-    registered: Mutex<HashMap<(Tenant, Arc<str>), Arc<LoadedWorkflow>>>,
+    registered: Mutex<HashMap<Named, Arc<LoadedWorkflow>>>,
     /// What the default branches of repositories define, as far as they were read.
     defaults: Mutex<BTreeMap<Repository, DefaultBranch>>,
     interests: watch::Sender<Arc<Interests>>,
@@ -38,6 +39,8 @@ pub(crate) struct Definitions {
     context: Mutex<BTreeMap<Tenant, Arc<LoadContext>>>,
 }
 
+/// A registered workflow by its name.
+type Named = (Tenant, Arc<str>);
 /// A repository by its full name.
 type Repository = (Tenant, ConnectionName, Arc<str>);
 
@@ -47,17 +50,6 @@ struct DefaultBranch {
     repo: RepoRef,
     reference: Arc<str>,
     directory: Arc<LoadedDirectory>,
-}
-
-/// A workflow with schedules, and the repository that they are for.
-#[derive(Debug, Clone)]
-pub(crate) struct ScheduledWorkflow {
-    pub(crate) tenant: Tenant,
-    pub(crate) id: WorkflowId,
-    pub(crate) connection: ConnectionName,
-    /// The repository's full name.
-    pub(crate) repo: Arc<str>,
-    pub(crate) workflow: Arc<LoadedWorkflow>,
 }
 
 impl Definitions {
@@ -254,45 +246,6 @@ impl Definitions {
         lock(&self.defaults).get(&key).map(|known| Arc::clone(&known.reference))
     }
 
-    /// Every workflow with a schedule: the registered ones that name their repository, and those of
-    /// the default branches that were read, without the overruled ones.
-    pub(crate) fn scheduled_workflows(&self) -> Vec<ScheduledWorkflow> {
-        let has_schedule = |workflow: &LoadedWorkflow| {
-            workflow.workflow().spec.triggers.iter().any(|trigger| trigger.schedule.is_some())
-        };
-        let mut scheduled = Vec::new();
-        for ((tenant, name), workflow) in lock(&self.registered).iter() {
-            let Some(first) = workflow.workflow().spec.repos.first() else { continue };
-            let named = Pattern::new(&first.repo).is_ok_and(|one| one.as_literal().is_some());
-            if named && has_schedule(workflow) {
-                scheduled.push(ScheduledWorkflow {
-                    tenant: tenant.clone(),
-                    id: WorkflowId::registered(Arc::clone(name)),
-                    connection: first.connection.clone(),
-                    repo: Arc::clone(&first.repo),
-                    workflow: Arc::clone(workflow),
-                });
-            }
-        }
-        let defaults = lock(&self.defaults).clone();
-        for ((tenant, connection, name), DefaultBranch { repo, directory, .. }) in defaults {
-            let overruled = self.overruled(&tenant, &repo, &directory);
-            for (workflow, defined) in &directory.workflows {
-                if overruled.contains(workflow) || !has_schedule(&defined.loaded) {
-                    continue;
-                }
-                scheduled.push(ScheduledWorkflow {
-                    tenant: tenant.clone(),
-                    id: defined.definition.id().clone(),
-                    connection: connection.clone(),
-                    repo: Arc::clone(&name),
-                    workflow: Arc::clone(&defined.loaded),
-                });
-            }
-        }
-        scheduled
-    }
-
     // --- what sources look at ------------------------------------------------------------------
 
     /// What sources have to look at; it changes when workflows do.
@@ -337,15 +290,60 @@ impl Definitions {
                 },
             );
         }
-        let mut interests = Interests::default();
-        interests.repos = by_repository.into_values().collect();
-        let interests = Arc::new(interests);
+        let interests = Arc::new(Interests { repos: by_repository.into_values().collect() });
         self.interests.send_if_modified(|told| {
             let changed = *told != interests;
             *told = Arc::clone(&interests);
             changed
         });
     }
+}
+
+impl ScheduleBook for Definitions {
+    /// Those of registered workflows that name their repository, and those of the default branches
+    /// that were read, without the overruled ones.
+    fn schedules(&self) -> Vec<Scheduled> {
+        let mut schedules = Vec::new();
+        for ((tenant, name), workflow) in lock(&self.registered).iter() {
+            let Some(first) = workflow.workflow().spec.repos.first() else { continue };
+            if Pattern::new(&first.repo).is_ok_and(|one| one.as_literal().is_some()) {
+                let id = WorkflowId::registered(Arc::clone(name));
+                let repository =
+                    (tenant.clone(), first.connection.clone(), Arc::clone(&first.repo));
+                schedules.extend(schedules_of(workflow, &id, &repository));
+            }
+        }
+        let defaults = lock(&self.defaults).clone();
+        for (repository, DefaultBranch { repo, directory, .. }) in &defaults {
+            let overruled = self.overruled(&repository.0, repo, directory);
+            for (name, defined) in &directory.workflows {
+                if !overruled.contains(name) {
+                    let id = defined.definition.id();
+                    schedules.extend(schedules_of(&defined.loaded, id, repository));
+                }
+            }
+        }
+        schedules
+    }
+}
+
+fn schedules_of(
+    workflow: &LoadedWorkflow,
+    id: &WorkflowId,
+    (tenant, connection, repo): &Repository,
+) -> Vec<Scheduled> {
+    let triggers = workflow.workflow().spec.triggers.iter();
+    let scheduled = triggers.filter_map(|one| Some((&one.name, one.schedule.as_ref()?)));
+    scheduled
+        .map(|(trigger, schedule)| Scheduled {
+            tenant: tenant.clone(),
+            workflow: id.clone(),
+            trigger: Arc::clone(trigger),
+            schedule: schedule.clone(),
+            connection: connection.clone(),
+            repo: Arc::clone(repo),
+        })
+        .collect()
 }
 
 /// Adds an interest to the one in the same repository.

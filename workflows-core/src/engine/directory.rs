@@ -110,9 +110,7 @@ pub(crate) async fn list(
     commit: &CommitId,
     place: &Place,
 ) -> Result<Listing> {
-    let mut options = ListOptions::default();
-    options.recursive = place.recursive;
-    options.max_entries = MAX_ENTRIES;
+    let options = ListOptions { recursive: place.recursive, max_entries: MAX_ENTRIES };
     let directory = repository.list_directory(commit, &place.path, options).await?;
     let is_yaml = |path: &str| path.ends_with(".yaml") || path.ends_with(".yml");
     let paths = directory

@@ -270,7 +270,7 @@ pub(crate) async fn evaluate(
             evaluation.batch.guards.extend(said.guards);
         } else {
             for guard in &said.guards {
-                evaluation.ruled_out(&source.set, guard, &wanted);
+                evaluation.ruled_out(&source.set, guard, wanted);
             }
         }
         for (place, says) in said.verdicts {
