@@ -18,6 +18,7 @@ use super::{
     metrics::Metrics,
     mutator::RunMutator,
     options::EngineOptions,
+    schedule::ScheduleSource,
 };
 use crate::{
     ConnectionName, DefaultPolicy, EventSource, Notifier, NotifierName, Policy, RunSink, ScmDriver,
@@ -311,6 +312,10 @@ impl EngineBuilder {
         problems.twice("notifier", notifiers.map(|(tenant, name)| format!("{tenant}/{name}")));
         let sources: Vec<_> = self.sources.iter().map(|source| source.name()).collect();
         problems.twice("event source", sources.iter().map(ToString::to_string));
+        if sources.iter().any(|name| name.as_str() == ScheduleSource::NAME) {
+            let own = ScheduleSource::NAME;
+            problems.add(format!("{own:?} is the name of the engine's own source; rename yours"));
+        }
         if sources.iter().any(|name| name.as_str() == Command::SOURCE) {
             problems.add(format!(
                 "an event source is named {:?}, which is the engine's own; give it another name",

@@ -39,6 +39,7 @@ mod explain;
 mod gate;
 mod handle;
 mod handle_insight;
+mod handle_schedule;
 mod health;
 mod matcher;
 pub mod metrics;
@@ -64,6 +65,7 @@ pub use self::{
     connections::ConnectionOptions,
     explain::{Decided, ExplainedEvent, ExplainedRun, Explanation},
     handle::{EngineHandle, Submission},
+    handle_schedule::ScheduleStatus,
     health::{ConnectionHealth, Failure, Health, Progress, SinkHealth, SourceHealth, StageHealth},
     mutator::{Mutation, PlannedPipelineRun, RunMutator},
     options::EngineOptions,

@@ -13,7 +13,7 @@ mod source;
 mod tests;
 
 pub(crate) use self::{
-    request::run_now,
+    request::{outlook, run_now},
     slot::Slot,
     source::{ScheduleBook, ScheduleSource, Scheduled},
 };

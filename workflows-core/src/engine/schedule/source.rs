@@ -56,7 +56,7 @@ impl Scheduled {
         (self.tenant.clone(), self.workflow.clone(), Arc::clone(&self.trigger))
     }
 
-    fn cursor(&self) -> String {
+    pub(super) fn cursor(&self) -> String {
         cursor_of(&self.workflow, &self.trigger)
     }
 
@@ -84,14 +84,14 @@ pub(crate) trait ScheduleBook: Debug + Send + Sync + 'static {
 /// lost nor fired twice when the process dies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Position {
+pub(crate) struct Position {
     /// Names cron line and time zone: with others, the schedule begins anew.
     calendar: String,
     /// Slots up to here have been seen to.
-    pub(super) after: Timestamp,
+    pub(crate) after: Timestamp,
     /// A slot that came in time, and for which the repository has not answered yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) pending: Option<Timestamp>,
+    pub(crate) pending: Option<Timestamp>,
 }
 
 impl Position {

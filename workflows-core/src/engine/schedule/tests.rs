@@ -370,3 +370,56 @@ async fn a_run_now_without_a_commit_is_refused_to_its_caller() {
     let error = run_now(&world.core, &scheduled, "k", "ada").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }
+
+#[tokio::test]
+async fn a_registered_schedule_shows_its_next_slot_and_runs_when_it_comes_or_is_asked_for() {
+    let clock = ManualClock::at(at("2026-05-01T00:00:00Z"));
+    let store = Arc::new(MemoryStore::new(Arc::new(clock.clone())));
+    let scm = ScriptedScm::new();
+    scm.create("acme/api").push("ada", "main", &[("a", "1")]);
+    let sink = ScriptedSink::new();
+    let text = r#"
+apiVersion: workflows.tekton.dev/v1alpha1
+kind: Workflow
+metadata: { name: release }
+spec:
+  repos: [{ name: code, connection: scm, repo: acme/api }]
+  triggers:
+  - { name: nightly, on: schedule, schedule: { cron: "0 3 * * *" } }
+  pipelineSpec:
+    tasks:
+    - name: t
+      taskSpec: { steps: [{ name: s, image: busybox, script: "true" }] }
+"#;
+    let mut loaded =
+        crate::workflow::load("release.yaml", text, &crate::workflow::LoadContext::registered());
+    let engine = Engine::builder()
+        .store(store.clone())
+        .clock(Arc::new(clock.clone()))
+        .connection("scm", Arc::new(scm.clone()))
+        .sink("sink", Arc::new(sink.clone()))
+        .workflow(loaded.workflows.remove(0))
+        .build()
+        .unwrap();
+    let handle = engine.handle();
+    let shown = handle.schedules().await.unwrap();
+    assert_eq!(shown[0].next, Some(at("2026-05-01T03:00:00Z")));
+
+    let core = Arc::clone(&handle.core);
+    let source = ScheduleSource::new(Arc::clone(&core), core.definitions.clone());
+    source.round(core.health.as_ref()).await;
+    clock.set(at("2026-05-01T03:00:00Z"));
+    source.round(core.health.as_ref()).await;
+    engine.run_until_idle().await.unwrap();
+    assert_eq!(sink.created().len(), 1);
+    assert_eq!(handle.schedules().await.unwrap()[0].seen_to, Some(clock.now()));
+
+    let (tenant, workflow) = (Tenant::default(), WorkflowId::registered("release"));
+    for _ in 0..2 {
+        handle.run_now(&tenant, &workflow, "nightly", "k", "ada").await.unwrap();
+        engine.run_until_idle().await.unwrap();
+    }
+    assert_eq!(sink.created().len(), 2);
+    let unknown = handle.run_now(&tenant, &workflow, "daily", "k", "ada").await.unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::NotFound);
+}
