@@ -1,3 +1,4 @@
 //! Tests that go through the whole of Workflows, against the public API alone.
 
+mod crashes;
 mod private_scm;

@@ -19,6 +19,7 @@ use super::{
     mutator::RunMutator,
     options::EngineOptions,
     schedule::ScheduleSource,
+    watched::Watched,
 };
 use crate::{
     ConnectionName, DefaultPolicy, EventSource, Notifier, NotifierName, Policy, RunSink, ScmDriver,
@@ -57,6 +58,7 @@ pub struct EngineBuilder {
     filters: Vec<Arc<dyn Filter>>,
     workflows: Vec<(Tenant, Arc<LoadedWorkflow>)>,
     options: EngineOptions,
+    repositories: BTreeSet<Watched>,
 }
 
 impl Default for EngineBuilder {
@@ -75,6 +77,7 @@ impl Default for EngineBuilder {
             filters: Vec::new(),
             workflows: Vec::new(),
             options: EngineOptions::default(),
+            repositories: BTreeSet::new(),
         }
     }
 }
@@ -118,6 +121,31 @@ impl EngineBuilder {
         options: ConnectionOptions,
     ) -> Self {
         self.connections.push(((tenant, name.into()), Connection { driver, options }));
+        self
+    }
+
+    /// A repository of the default tenant that defines its own workflows: what its default branch
+    /// defines is read when the engine starts, so that it is polled and its schedules fire.
+    ///
+    /// A repository that a registered workflow names needs no mention, and neither does one whose
+    /// host tells of events by itself.
+    pub fn repository(
+        self,
+        connection: impl Into<ConnectionName>,
+        repo: impl Into<Arc<str>>,
+    ) -> Self {
+        self.repository_of(Tenant::default(), connection, repo)
+    }
+
+    /// A repository of a tenant that defines its own workflows.
+    pub fn repository_of(
+        mut self,
+        tenant: Tenant,
+        connection: impl Into<ConnectionName>,
+        repo: impl Into<Arc<str>>,
+    ) -> Self {
+        let (connection, repo) = (connection.into(), repo.into());
+        self.repositories.insert(Watched { tenant, connection, repo });
         self
     }
 
@@ -202,6 +230,7 @@ impl EngineBuilder {
         self.check_names(&mut problems);
         self.check_options(&mut problems);
         self.check_workflows(&mut problems);
+        self.check_repositories(&mut problems);
         let definitions = Definitions::new();
         for problem in definitions.register_all(&self.workflows) {
             problems.add(problem.to_string());
@@ -242,7 +271,21 @@ impl EngineBuilder {
             options: self.options,
         };
         let interests = core.definitions.interests();
-        Ok(Engine::new(Arc::new(core), self.sources, interests))
+        let repositories = self.repositories.into_iter().collect();
+        Ok(Engine::new(Arc::new(core), self.sources, interests, repositories))
+    }
+
+    /// Checks that named repositories are behind connections that were added.
+    fn check_repositories(&self, problems: &mut Problems) {
+        for Watched { tenant, connection, repo } in &self.repositories {
+            let key = (tenant.clone(), connection.clone());
+            if !self.connections.iter().any(|(one, _)| *one == key) {
+                problems.add(format!(
+                    "repository {repo} names the connection {:?}, which was not added",
+                    connection.as_str()
+                ));
+            }
+        }
     }
 
     /// Checks that registered workflows name what was added.

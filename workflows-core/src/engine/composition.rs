@@ -13,6 +13,7 @@ use super::{
     run_loop,
     schedule::ScheduleSource,
     stage,
+    watched::{self, Watched},
 };
 use crate::{
     EventSource, Publisher, Result,
@@ -32,6 +33,7 @@ pub struct Engine {
     core: Arc<Core>,
     sources: Vec<Arc<dyn EventSource>>,
     interests: watch::Receiver<Arc<Interests>>,
+    repositories: Vec<Watched>,
 }
 
 impl Engine {
@@ -44,8 +46,9 @@ impl Engine {
         core: Arc<Core>,
         sources: Vec<Arc<dyn EventSource>>,
         interests: watch::Receiver<Arc<Interests>>,
+        repositories: Vec<Watched>,
     ) -> Self {
-        Self { core, sources, interests }
+        Self { core, sources, interests, repositories }
     }
 
     /// What a program does with the engine while it runs.
@@ -75,7 +78,10 @@ impl Engine {
             );
             (Arc::clone(source), context)
         });
-        run_loop::run(Arc::clone(&self.core), sources.collect(), shutdown).await;
+        let repositories =
+            watched::read(Arc::clone(&self.core), self.repositories.clone(), shutdown.clone());
+        let stages = run_loop::run(Arc::clone(&self.core), sources.collect(), shutdown);
+        tokio::join!(stages, repositories);
     }
 
     /// Does the work of a stage that is due now, one piece after the other, and returns how many

@@ -57,6 +57,7 @@ pub(crate) mod scheduler;
 mod simulate;
 mod stage;
 mod transition;
+mod watched;
 
 pub use self::{
     builder::{BuildError, EngineBuilder},

@@ -35,7 +35,7 @@ impl Rows {
     where
         T: Encode<'v, Sqlite> + Type<Sqlite>,
     {
-        if self.values % (ROWS * self.width) == 0 {
+        if self.values.is_multiple_of(ROWS * self.width) {
             self.chunks.push(SqliteArguments::default());
         }
         self.values += 1;

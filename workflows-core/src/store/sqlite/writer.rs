@@ -228,10 +228,9 @@ impl Writer {
                 }
             }
             Err(failure) => {
-                for one in operations {
-                    let error = failure.into_error(one.ask.operation(), &self.path);
-                    let _ = one.reply.send(Err(error));
-                    return;
+                if let Some(only) = operations.into_iter().next() {
+                    let error = failure.into_error(only.ask.operation(), &self.path);
+                    let _ = only.reply.send(Err(error));
                 }
             }
         }
