@@ -441,7 +441,9 @@ impl GitDriverBuilder {
     }
 
     /// A directory for fetched objects, kept between runs; it is made when it is not there. By
-    /// default a temporary one that goes with the driver. All in it can be thrown away.
+    /// default a temporary one that goes with the driver. All in it can be thrown away. What lies in
+    /// it is read without asking the server again, so drivers with different credentials must not
+    /// share one.
     #[must_use]
     pub fn cache_directory(mut self, path: impl Into<PathBuf>) -> Self {
         self.cache_directory = Some(path.into());
