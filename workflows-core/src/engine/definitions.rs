@@ -74,7 +74,7 @@ impl Definitions {
     ///
     /// # Errors
     ///
-    /// `Invalid` with everything that is wrong with its triggers; nothing changed then.
+    /// `Invalid` when it names no repository, or one that is no pattern; nothing changed then.
     pub(crate) fn register(&self, tenant: &Tenant, workflow: Arc<LoadedWorkflow>) -> Result<()> {
         self.put(tenant, workflow)?;
         self.tell_interests();
@@ -93,11 +93,12 @@ impl Definitions {
         let refuse = |message: String| {
             Error::invalid("register a workflow", message).with("workflow", workflow.name())
         };
-        let definition = Definition::registered(tenant.clone(), Arc::clone(workflow.workflow()))
-            .map_err(|problems| {
-                let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                refuse(lines.join("; "))
-            })?;
+        let Some(first) = workflow.workflow().spec.repos.first() else {
+            return Err(refuse("it does not name the repository whose events start it".to_owned()));
+        };
+        let id = WorkflowId::registered(Arc::clone(workflow.name()));
+        let (connection, repo) = (first.connection.clone(), Arc::clone(&first.repo));
+        let definition = Definition::of(tenant.clone(), id, connection, repo, &workflow);
         self.index.upsert(Arc::new(definition)).map_err(refuse)?;
         let key = (tenant.clone(), Arc::clone(workflow.name()));
         lock(&self.registered).insert(key, workflow);

@@ -87,7 +87,11 @@ pub(crate) async fn event(core: &Core, tenant: &Tenant, key: &EventKey) -> Resul
         )
         .with("event", key));
     };
-    explain(core, tenant, format!("event {key}"), vec![event]).await
+    explain(core, tenant, about_event(key), vec![event]).await
+}
+
+fn about_event(key: &EventKey) -> String {
+    format!("event {key}")
 }
 
 /// Explains everything that led to a commit of a repository.
@@ -103,6 +107,7 @@ pub(crate) async fn commit(
         .page(page());
     let mut events = core.store.events(query).await?.items;
     events.reverse();
+    let repo = events.first().map_or(repo.as_str(), |event| &event.repo.name);
     explain(core, tenant, format!("commit {commit} of repository {repo}"), events).await
 }
 
@@ -181,11 +186,18 @@ impl Explanation {
     pub fn run(&self, key: &RunKey) -> Option<&ExplainedRun> {
         self.events.iter().flat_map(|event| &event.runs).find(|one| one.run.key == *key)
     }
+
+    fn is_of_one_event(&self) -> bool {
+        matches!(&*self.events, [one] if self.about == about_event(&one.event.key))
+    }
 }
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", printable(&self.about))?;
+        // One event says itself which it is.
+        if !self.is_of_one_event() {
+            writeln!(f, "{}", printable(&self.about))?;
+        }
         if self.events.is_empty() {
             writeln!(f, "  The ledger has no event about it.")?;
         }
@@ -217,11 +229,11 @@ impl fmt::Display for ExplainedEvent {
         let Self { event, observations, decided, runs } = self;
         let by = event.sender.as_deref().map_or_else(String::new, |who| format!(" by {who}"));
         let line = format!(
-            "event {}\n  {} ({}){by} at {}, taken in at {} from {}",
-            event.key,
+            "{}\n  {} ({}){by} at {}, taken in at {:.0} from {}",
+            about_event(&event.key),
             event.kind,
             event.actions.join(", "),
-            event.repo,
+            event.repo.name,
             event.received_at,
             event.source
         );
@@ -231,7 +243,7 @@ impl fmt::Display for ExplainedEvent {
                 Some(reason) => format!("a duplicate: {reason}"),
                 None => "this event".to_owned(),
             };
-            let line = format!("heard {} from {}: {what}", one.received_at, one.source);
+            let line = format!("heard {:.0} from {}: {what}", one.received_at, one.source);
             writeln!(f, "  {}", printable(&line))?;
         }
         if decided.is_empty() {
@@ -259,7 +271,7 @@ impl fmt::Display for Decided {
             true => String::new(),
             false => format!(", attempt {}", self.attempt),
         };
-        writeln!(f, "  {}", printable(&format!("decided at {}{attempt}", self.at)))?;
+        writeln!(f, "  {}", printable(&format!("decided at {:.0}{attempt}", self.at)))?;
         for (name, value) in &self.judged_by {
             writeln!(f, "    {}", printable(&format!("{name}: {value}")))?;
         }
@@ -276,7 +288,7 @@ impl fmt::Display for Decided {
             writeln!(f, "    no trigger is for this kind of event at this repository")?;
         }
         for one in &self.decisions {
-            let line = format!("{} / {}: {}", one.workflow, one.trigger, words(&one.outcome));
+            let line = format!("{}/{}: {}", one.workflow.name, one.trigger, words(&one.outcome));
             writeln!(f, "    {}", printable(&line))?;
         }
         Ok(())
@@ -284,7 +296,8 @@ impl fmt::Display for Decided {
 }
 
 fn line_of(run: &Run) -> String {
-    let mut line = format!("run {} of {} / {}: {}", run.name, run.workflow, run.trigger, run.state);
+    let mut line =
+        format!("run {} of {}/{}: {}", run.name, run.workflow.name, run.trigger, run.state);
     let mut add = |text: String| {
         line.push_str("; ");
         line.push_str(&text);

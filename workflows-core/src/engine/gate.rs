@@ -251,6 +251,10 @@ fn change_origin(event: &Event) -> Option<FactsOrigin> {
 }
 
 /// Who asks for a run, when that is somebody else than who made the change.
+///
+/// Nobody does for a label: hosts let only those set one who may sort issues and pull requests,
+/// which is less than writing, so a label never makes the change of a stranger a trusted one. The
+/// one who made the change is judged as for the pull request itself.
 fn asker_origin(event: &Event) -> Option<FactsOrigin> {
     const CHANGES: [EventKind; 5] = [
         EventKind::PUSH,

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     AttemptId, CommitId, Error, ErrorKind, Event, EventKind, Result, RunState, WorkflowId,
     matching::{EventDetails, MatchInput, MatchedCommand, TriggerSet, Verdict as Says},
-    policy::Verdict,
+    policy::{Facts, FactsOrigin, Verdict},
     repo::StatusState,
     store::{
         Claim, Committed, Decision, DecisionBatch, Effects, EventQuery, Guard, NewWork, Outcome,
@@ -364,14 +364,9 @@ pub(crate) async fn evaluate(
                                 filter,
                                 error,
                             ),
-                            Outcome::Denied { rule } => evaluation.note(
-                                event,
-                                request,
-                                &context,
-                                StatusState::Failure,
-                                "the platform does not allow this run",
-                                rule,
-                            ),
+                            Outcome::Denied { rule } => {
+                                evaluation.note_denied(event, request, &context, rule);
+                            }
                             _ => {}
                         }
                         outcome
@@ -383,7 +378,16 @@ pub(crate) async fn evaluate(
                 evaluation.note_waiting(event, request, &context, &approvers);
                 Outcome::Waiting { approvers }
             }
-            Verdict::Deny { rule } => Outcome::Denied { rule },
+            Verdict::Deny { rule } => {
+                // Whoever may comment must not be able to turn a commit's status red.
+                let by_comment =
+                    |facts: &Facts| matches!(facts.origin, FactsOrigin::Comment { .. });
+                if !facts.last().is_some_and(by_comment) {
+                    skipped.remove(&context);
+                    evaluation.note_denied(event, request, &context, &rule);
+                }
+                Outcome::Denied { rule }
+            }
         };
         evaluation.say(id, trigger, outcome);
     }
@@ -429,6 +433,9 @@ struct InRepository {
 }
 
 /// Reads what the repository of an event defines for it, where its connection enables that.
+///
+/// When that cannot be read now, registered workflows wait as well: an attempt at an event is
+/// decided as a whole, in one record.
 async fn in_repository(
     core: &Core,
     gate: &Gate<'_>,
@@ -562,6 +569,18 @@ impl Evaluation {
             let title = format!("{filter} failed");
             self.note(event, request, &context, StatusState::Failure, &title, error);
         }
+    }
+
+    fn note_denied(
+        &mut self,
+        event: &Event,
+        request: &AttemptRequest,
+        context: &Arc<str>,
+        rule: &str,
+    ) {
+        let title = "the platform does not allow this run";
+        let summary = format!("Denied by the rule: {rule}");
+        self.note(event, request, context, StatusState::Failure, title, &summary);
     }
 
     fn note_waiting(

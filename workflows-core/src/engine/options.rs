@@ -22,7 +22,12 @@ pub struct EngineOptions {
     /// notifications.
     pub progress_interval: SignedDuration,
     /// For how long an event is tried that cannot be decided because something does not answer;
-    /// then the failure is recorded as its decision.
+    /// then the failure is recorded as its decision. All workflows wait, those too that are
+    /// registered, when what the event's repository defines cannot be read: an event has one
+    /// decision. Where that must not be, [`ConnectionOptions::registered_only`] keeps the
+    /// repository's own definitions out.
+    ///
+    /// [`ConnectionOptions::registered_only`]: super::ConnectionOptions::registered_only
     pub give_up_matching_after: SignedDuration,
     /// For how long a run is tried to be created; then it is refused.
     pub give_up_dispatch_after: SignedDuration,

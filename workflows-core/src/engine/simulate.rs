@@ -21,7 +21,7 @@ use super::{
 use crate::{
     AttemptId, CommitId, Error, Event, EventKind, Observation, Policy, Result, Run, RunKey,
     SharedClock, StaticSecrets, Tenant, WorkflowId,
-    event::{Fold, Folded, Payload, fold},
+    event::{Fold, Folded, Payload, SubjectKey, fold},
     matching::{ChangedFiles, EventDetails, Filters},
     policy::{Facts, PlannedRun, Verdict},
     store::{Decision, DecisionQuery, EventQuery, MemoryStore, Outcome, PageRequest},
@@ -315,8 +315,8 @@ pub struct Replayed {
 
 /// Decides recorded events with candidate workflows, one page of them, oldest first.
 ///
-/// Candidates stand in for registered workflows of the same names; approvals and what else the
-/// ledger has are used as they are now, and nothing is written.
+/// Candidates stand in for registered workflows of the same names. Heads that are approved now count
+/// as approved; nothing else of the ledger is used, and nothing is written.
 pub(crate) async fn replay(
     core: &Core,
     events: EventQuery,
@@ -331,9 +331,16 @@ pub(crate) async fn replay(
     let mut replayed = Vec::with_capacity(found.len());
     for event in found {
         let event = Arc::new(event);
-        // An empty ledger, so that the runs that are there do not stand in the way; with the
+        // A ledger without runs, so that the runs that are there do not stand in the way; with the
         // payload of the real one.
-        apart.store = Arc::new(MemoryStore::new(Arc::clone(&core.clock)));
+        let ledger = MemoryStore::new(Arc::clone(&core.clock));
+        if let Some(pull_request) = &event.pull_request {
+            let subject = SubjectKey::pull_request(pull_request.number);
+            let head = &pull_request.head.sha;
+            let approval = core.store.approval(&tenant, &event.repo.id, &subject, head).await?;
+            approval.into_iter().for_each(|approval| ledger.approve(approval));
+        }
+        apart.store = Arc::new(ledger);
         let details = Arc::new(LedgerDetails::new(core, &event));
         let request = AttemptRequest::first(&event);
         let first = AttemptId::first();

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     EventKind, Result, WorkflowId, hash_of,
     store::{Guard, Rejected},
+    workflow::WhenSkipped,
 };
 
 /// The triggers of some workflows that are for one kind of event.
@@ -280,10 +281,15 @@ pub fn expand_described(
         .collect()
 }
 
-/// The guards of a trigger that a table can hold: those whose value is the same for every trigger.
+/// The guards of a trigger that a table can hold: those whose value is the same for every trigger,
+/// and of which nothing is shown when they fail.
 fn indexable(trigger: &CompiledTrigger) -> Vec<TriggerGuard> {
+    let is_shown = trigger.when_skipped() == WhenSkipped::Neutral;
     let mut guards = trigger.guards();
-    guards.retain(|guard| !guard.guard.path.starts_with("event.comment.command"));
+    guards.retain(|guard| {
+        !guard.guard.path.starts_with("event.comment.command")
+            && !(is_shown && guard.filter == "filter")
+    });
     guards
 }
 

@@ -80,13 +80,7 @@ impl Ledger {
             }
         }
         for approval in effects.approvals {
-            let key = (
-                approval.tenant.clone(),
-                approval.repo.id.clone(),
-                approval.subject.clone(),
-                approval.head.clone(),
-            );
-            self.approvals.insert(key, approval);
+            self.approve(approval);
         }
         for correction in effects.corrections {
             self.correct(correction, now);

@@ -60,6 +60,11 @@ impl MemoryStore {
         Self { ledger: Mutex::new(Ledger::new()), wakers: Wakers::default(), clock, limits }
     }
 
+    /// Records an approval.
+    pub(crate) fn approve(&self, approval: Approval) {
+        self.ledger().approve(approval);
+    }
+
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,6 +131,16 @@ struct Group {
 }
 
 impl Ledger {
+    fn approve(&mut self, approval: Approval) {
+        let key = (
+            approval.tenant.clone(),
+            approval.repo.id.clone(),
+            approval.subject.clone(),
+            approval.head.clone(),
+        );
+        self.approvals.insert(key, approval);
+    }
+
     fn new() -> Self {
         Self {
             sequence: 0,

@@ -28,10 +28,16 @@ async fn an_explanation_of_an_event_tells_why_each_trigger_ran_or_did_not() {
     let handle = world.engine.handle();
     let explanation = handle.explain_event(&Tenant::default(), &event.key).await.unwrap();
     let text = explanation.to_string();
-    assert!(text.contains("push (updated) by alice at scm:acme/api"), "{text}");
+    let key = event.key.to_string();
+    assert!(
+        text.starts_with(&format!("event {key}\n")) && text.matches(&key).count() == 1,
+        "{text}"
+    );
+    let taken_in = "by alice at acme/api, taken in at 2026-03-01T12:00:00Z from ";
+    assert!(text.contains(&format!("push (updated) {taken_in}")), "{text}");
     assert!(text.contains("a duplicate: the subject is already recorded in this state"), "{text}");
-    assert!(text.contains("r1#ci / push: runs, as "), "{text}");
-    assert!(text.contains("r1#docs / d: no: paths wants "), "{text}");
+    assert!(text.contains("    ci/push: runs, as "), "{text}");
+    assert!(text.contains("    docs/d: no: paths wants "), "{text}");
     assert!(text.contains("status workflows/ci on "), "{text}");
     let run = &world.runs().await[0];
     assert!(explanation.run(&run.key).is_some());
@@ -164,6 +170,25 @@ async fn a_replay_tells_what_a_changed_workflow_would_have_done_otherwise() {
         replayed.iter().map(|one| (one.would_start.len(), one.would_not_start.len())).collect();
     assert_eq!(starts, [(0, 1), (1, 0)]);
     assert_eq!(world.runs().await.len(), 1, "nothing was written");
+}
+
+#[tokio::test]
+async fn a_replay_counts_the_approval_of_a_strangers_head() {
+    let pr = "\n  repos: [{ name: code, connection: scm, repo: acme/* }]\n  triggers: [{ name: pr, \
+              on: pull_request }]";
+    let world = World::built(CI, ConnectionOptions::registered_only(), |builder| {
+        builder.workflow(registered(&workflow("ci", pr)))
+    });
+    let (number, opened) = world.repo.open_fork_pull_request("mallory", "main", &[("a", "1")]);
+    let event = world.hears(opened).await.unwrap();
+    world.hears(world.repo.comment("alice", number, "/ok-to-test")).await;
+    assert_eq!(world.runs().await.len(), 1);
+    let candidate = registered(&workflow("ci", pr));
+    let handle = world.engine.handle();
+    let replayed = handle.replay(EventQuery::of(Tenant::default()), &[candidate]).await.unwrap();
+    let opened = replayed.iter().find(|one| one.simulation.event.key == event.key).unwrap();
+    assert_eq!(opened.simulation.runs.len(), 1);
+    assert!(opened.would_start.is_empty() && opened.would_not_start.is_empty());
 }
 
 #[tokio::test]

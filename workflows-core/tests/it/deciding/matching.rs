@@ -251,6 +251,29 @@ async fn a_filter_that_fails_is_recorded_and_told_and_never_a_match() {
 }
 
 #[tokio::test]
+async fn a_skipped_trigger_shows_neutral_however_many_others_there_are() {
+    let triggers: String = (0..40)
+        .map(|n| {
+            format!(
+                "\n  - {{ name: t{n}, on: push, filter: 'event.sender == \"s{n}\"', whenSkipped: {} }}",
+                if n == 7 { "neutral" } else { "silent" }
+            )
+        })
+        .collect();
+    let world = World::with(&format!(
+        "{}\n---\n{}",
+        workflow("many", &format!("\n  triggers:{triggers}")),
+        workflow("other", "\n  triggers: [{ name: p, on: push }]")
+    ));
+    let event = world.hears(world.repo.push("alice", "main", &[("a", "1")])).await.unwrap();
+    let batch = world.batches(&event.key).await.pop().unwrap();
+    assert!(!batch.guards.is_empty(), "the silent ones are ruled out together");
+    assert_eq!(rejected_by(&world.outcome(&event, "t7").await), "filter");
+    let head = world.repo.head("main");
+    assert_eq!(world.shows(&head, "workflows/many"), Some(StatusState::Neutral));
+}
+
+#[tokio::test]
 async fn a_parameter_without_a_value_is_a_recorded_failure_and_not_a_lost_event() {
     let text = workflow(
         "ci",

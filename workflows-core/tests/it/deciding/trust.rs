@@ -243,3 +243,56 @@ async fn a_file_in_the_repository_cannot_take_a_service_account_that_the_platfor
     assert_eq!(status.state, StatusState::Failure);
     assert!(status.summary.contains("cluster-admin"));
 }
+
+/// Lets nothing run that is not in the repository itself.
+#[derive(Debug)]
+struct NoForks;
+
+#[async_trait]
+impl Policy for NoForks {
+    async fn decide(&self, facts: &Facts) -> Result<Verdict> {
+        match &facts.origin {
+            FactsOrigin::Fork { .. } => Ok(Verdict::Deny { rule: "no forks".to_owned() }),
+            _ => DefaultPolicy.decide(facts).await,
+        }
+    }
+
+    async fn judge(&self, request: &PlannedRun<'_>) -> Result<Verdict> {
+        DefaultPolicy.judge(request).await
+    }
+
+    fn version(&self) -> String {
+        "no-forks".to_owned()
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_the_platform_refuses_says_by_which_rule_on_its_commit() {
+    let world = World::with_policy(CI, Arc::new(NoForks));
+    let (number, opened) = world.repo.open_fork_pull_request("mallory", "main", &[("a", "1")]);
+    let event = world.hears(opened).await.unwrap();
+    assert_eq!(
+        world.outcome(&event, "pull-request").await,
+        Outcome::Denied { rule: "no forks".to_owned() }
+    );
+    assert!(world.runs().await.is_empty());
+    let status = world.status(&world.repo.pull_request(number).head.sha, CONTEXT);
+    assert_eq!(status.state, StatusState::Failure);
+    assert!(status.summary.contains("no forks"), "{}", status.summary);
+}
+
+#[tokio::test]
+async fn a_strangers_comment_that_is_denied_changes_no_status() {
+    let bench = "\n  triggers:\n  - { name: pr, on: pull_request }\n  - { name: bench, on: comment, \
+                 command: /bench }";
+    let world = World::with(&workflow("ci", bench));
+    world.repo.push("alice", "feature", &[("a", "1")]);
+    let (number, opened) = world.repo.open_pull_request("alice", "feature", "main");
+    world.hears(opened).await;
+    let head = world.repo.head("feature");
+    let before = world.shows(&head, CONTEXT);
+    assert!(before.is_some_and(|state| state != StatusState::Failure));
+    let comment = world.hears(world.repo.comment("mallory", number, "/bench")).await.unwrap();
+    assert!(matches!(world.outcome(&comment, "bench").await, Outcome::Denied { .. }));
+    assert_eq!(world.shows(&head, CONTEXT), before);
+}
