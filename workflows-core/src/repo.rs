@@ -89,6 +89,10 @@ pub trait RepoConnection: Debug + Send + Sync + 'static {
 
     /// The files that differ between two commits, over all commits that lie between them. With no
     /// `from`, those that differ from the empty tree. Renames show as both names.
+    ///
+    /// For a pull request the engine asks with the base's and the head's commit. What was committed
+    /// to the base since the two parted differs as well, and counts as changed too; a host that
+    /// compares from the merge base (GitHub does) may leave it out.
     fn changed_files(
         &self,
         from: Option<&CommitId>,

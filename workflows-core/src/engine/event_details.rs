@@ -80,6 +80,8 @@ impl LedgerDetails {
 
 #[async_trait]
 impl EventDetails for LedgerDetails {
+    /// Those of a pull request are what [`RepoConnection::changed_files`] says of its base and head.
+    ///
     /// Files of a commit that was rewritten away are unknown, and any may have changed.
     async fn changed_files(&self) -> Result<ChangedFiles> {
         let listed = tokio::time::timeout(self.limit, self.list()).await.unwrap_or_else(|_| {
