@@ -294,6 +294,9 @@ pub struct RunView {
     pub workflow: Arc<str>,
     /// The trigger's name.
     pub trigger: Arc<str>,
+    /// The event that caused it; `None` when the engine did not create it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<EventKey>,
     /// The id of the request for this attempt; empty for the first.
     pub attempt: AttemptId,
     /// The commit.
@@ -345,6 +348,7 @@ impl RunView {
             repo_url: None,
             workflow: workflow.into(),
             trigger: "".into(),
+            event: None,
             attempt: AttemptId::first(),
             commit: None,
             reference: None,
@@ -370,6 +374,7 @@ impl From<&Run> for RunView {
             repo_url: None,
             workflow: Arc::clone(&run.workflow.name),
             trigger: Arc::clone(&run.trigger),
+            event: Some(run.event.clone()),
             attempt: run.attempt.clone(),
             commit: run.commit.clone(),
             reference: run.reference.clone(),
