@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use jiff::Timestamp;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use workflows_core::{
     Capabilities, Capability, CommitId, ConnectionName, Error, EventSource, Observation,
@@ -23,6 +23,7 @@ use workflows_core::{
     repo::{
         ChangedFile, CommitInfo, Directory, DirectoryEntry, EntryKind, FileChange, History,
         ListOptions, ReadLimit, RefPosition, RepoLinks, ReportedStatus, Status, StatusReporter,
+        StatusState,
     },
     source::SourceContext,
 };
@@ -34,6 +35,7 @@ type Files = BTreeMap<Arc<str>, Bytes>;
 pub struct PrivateScm {
     host: Arc<Mutex<Host>>,
     feed: broadcast::Sender<FeedEntry>,
+    board_changes: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -45,7 +47,7 @@ struct Host {
 struct Project {
     snapshots: BTreeMap<CommitId, Snapshot>,
     marks: BTreeMap<Arc<str>, CommitId>,
-    board: BTreeMap<(CommitId, Arc<str>), Status>,
+    board: BTreeMap<(CommitId, Arc<str>), Vec<Status>>,
 }
 
 #[derive(Debug, Clone)]
@@ -64,7 +66,11 @@ enum FeedEntry {
 
 impl Default for PrivateScm {
     fn default() -> Self {
-        Self { host: Arc::default(), feed: broadcast::channel(1024).0 }
+        Self {
+            host: Arc::default(),
+            feed: broadcast::channel(1024).0,
+            board_changes: watch::Sender::default(),
+        }
     }
 }
 
@@ -156,9 +162,24 @@ impl PrivateScm {
         self.tell(FeedEntry::ChangeSet { project: project.to_owned(), id, at, mark });
     }
 
-    /// What the board shows for a snapshot under a name.
-    pub fn board(&self, project: &str, at: &CommitId, context: &str) -> Option<Status> {
-        self.with(|host| host.projects[project].board.get(&(at.clone(), context.into())).cloned())
+    /// What the board has shown for a snapshot under a name, oldest first.
+    pub fn board(&self, project: &str, at: &CommitId, context: &str) -> Vec<Status> {
+        let key = (at.clone(), context.into());
+        self.with(|host| host.projects[project].board.get(&key).cloned()).unwrap_or_default()
+    }
+
+    /// Returns when the board shows this state for a snapshot under a name.
+    pub async fn until_board_shows(
+        &self,
+        project: &str,
+        at: &CommitId,
+        context: &str,
+        state: StatusState,
+    ) {
+        let mut changes = self.board_changes.subscribe();
+        let shows = || self.board(project, at, context).last().map(|status| status.state);
+        // The sender lives in `self`, so waiting ends only with the condition.
+        let _ = changes.wait_for(|()| shows() == Some(state)).await;
     }
 
     fn tell(&self, entry: FeedEntry) {
@@ -400,7 +421,8 @@ impl History for ProjectConnection {
 impl StatusReporter for ProjectConnection {
     async fn report(&self, status: &Status, _shown: Option<&str>) -> Result<ReportedStatus> {
         let key = (status.commit.clone(), Arc::clone(&status.context));
-        self.with(|project| project.board.insert(key, status.clone()));
+        self.with(|project| project.board.entry(key).or_default().push(status.clone()));
+        self.scm.board_changes.send_modify(|()| {});
         Ok(ReportedStatus { id: status.context.to_string(), link: None })
     }
 }

@@ -2,3 +2,4 @@
 
 mod crashes;
 mod private_scm;
+mod private_scm_engine;
