@@ -2,7 +2,10 @@
 
 mod commands;
 mod definitions;
+mod fairness;
 mod insight;
+mod limits;
 mod matching;
+mod mutators;
 mod trust;
 mod world;

@@ -12,8 +12,9 @@ use std::{
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use workflows_core::{
-    Approval, CancelMode, CommitId, Error, Event, EventKey, GroupKey, NotifierName, Observation,
-    RepoId, Result, Run, RunKey, RunPhase, RunState, Store, Tenant, Transition,
+    Approval, AttemptId, CancelMode, CommitId, Error, Event, EventKey, GroupKey, NotifierName,
+    Observation, RepoId, Result, Run, RunKey, RunPhase, RunState, Store, Tenant, Transition,
+    WorkflowId,
     event::{Payload, SubjectKey, SubjectState},
     repo::StatusState,
     store::{
@@ -25,6 +26,39 @@ use workflows_core::{
 };
 
 use super::world::{SECONDS, World, tell_chat};
+
+/// A workflow whose run goes through every stage, from the push on.
+const CI: &str = "
+apiVersion: workflows.tekton.dev/v1alpha1
+kind: Workflow
+metadata: { name: ci }
+spec:
+  triggers: [{ name: push, on: push, branches: [main] }]
+  pipelineSpec:
+    tasks:
+    - name: build
+      taskSpec: { steps: [{ name: run, image: alpine, script: 'true' }] }
+  concurrency: [{ group: main, strategy: queue }]
+  notify: [{ notifier: chat, on: [started, succeeded] }]
+";
+
+/// Where the ledger of a story is.
+#[derive(Debug, Clone, Copy)]
+enum Ledger {
+    Memory,
+    #[cfg(feature = "sqlite")]
+    Sqlite,
+}
+
+impl Ledger {
+    async fn world(self) -> World {
+        match self {
+            Self::Memory => World::new(),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite => World::in_sqlite().await,
+        }
+    }
+}
 
 /// A ledger that a process loses sight of at a certain write: every call after that fails.
 #[derive(Debug)]
@@ -188,6 +222,7 @@ struct Ending {
 
 #[derive(Debug, Clone, Copy)]
 enum Story {
+    IsPushedAndSucceeds,
     Succeeds,
     IsCancelled,
     IsRefused,
@@ -203,11 +238,14 @@ const ON: [Transition; 5] = [
 
 /// Tells a story to an engine that dies at a write, and then to another one. Returns the ending, and
 /// whether the first engine died at all.
-async fn tell(story: Story, dies_at: usize, write_arrives: bool) -> (Ending, bool) {
-    let world = World::new();
+async fn tell(ledger: Ledger, story: Story, dies_at: usize, write_arrives: bool) -> (Ending, bool) {
+    let world = ledger.world().await;
     let dying = Dying::new(world.store.clone(), dies_at, write_arrives);
     let mut engine = world.engine_over(dying.clone());
-    let run = world.plan(|run| run.notify = tell_chat(&ON)).await;
+    let run = match story {
+        Story::IsPushedAndSucceeds => pushed(&world).await,
+        _ => world.plan(|run| run.notify = tell_chat(&ON)).await,
+    };
     if matches!(story, Story::IsRefused) {
         world.policy.revoke();
     }
@@ -216,15 +254,18 @@ async fn tell(story: Story, dies_at: usize, write_arrives: bool) -> (Ending, boo
         if engine.run_until_idle().await.is_err() || dying.is_dead() {
             engine = world.another_engine();
         }
-        if !told && world.state(&run).await == RunState::Running {
+        let state = world.store.run(&Tenant::default(), &run).await.unwrap().map(|run| run.state);
+        if !told && state == Some(RunState::Running) {
             match story {
-                Story::Succeeds => world.sink.set_phase(&run, RunPhase::Succeeded),
+                Story::IsPushedAndSucceeds | Story::Succeeds => {
+                    world.sink.set_phase(&run, RunPhase::Succeeded)
+                }
                 Story::IsCancelled => world.order_cancel(&run, CancelMode::AtOnce).await,
                 Story::IsRefused => {}
             }
             told = true;
         }
-        if world.state(&run).await.is_terminal() && nothing_is_left(&world).await {
+        if state.is_some_and(RunState::is_terminal) && nothing_is_left(&world).await {
             break;
         }
         // Longer than a lease and than the time between two looks at a run.
@@ -256,17 +297,26 @@ async fn tell(story: Story, dies_at: usize, write_arrives: bool) -> (Ending, boo
     (ending, dying.is_dead())
 }
 
+/// A push that nothing has looked at, and the key of the run that it will cause.
+async fn pushed(world: &World) -> RunKey {
+    let pushed = world.repo.push("alice", "main", &[(".tekton/ci.yaml", CI)]);
+    let admitted = world.store.admit(vec![pushed], None).await.unwrap();
+    let event = admitted[0].event().unwrap();
+    let workflow = WorkflowId::in_repository(event.repo.id.clone(), "ci");
+    RunKey::of(&event.tenant, &workflow, "push", &event.key, &AttemptId::first())
+}
+
 async fn nothing_is_left(world: &World) -> bool {
     world.store.backlog().await.unwrap().iter().all(|one| one.waiting == 0)
 }
 
-async fn ends_the_same_wherever_the_process_dies(story: Story) {
-    let (expected, died) = tell(story, usize::MAX, true).await;
+async fn ends_the_same_wherever_the_process_dies(ledger: Ledger, story: Story) {
+    let (expected, died) = tell(ledger, story, usize::MAX, true).await;
     assert!(!died);
     for write_arrives in [false, true] {
         let mut dies_at = 0;
         loop {
-            let (ending, died) = tell(story, dies_at, write_arrives).await;
+            let (ending, died) = tell(ledger, story, dies_at, write_arrives).await;
             assert_eq!(ending, expected, "died at write {dies_at}, arrived: {write_arrives}");
             if !died {
                 assert!(dies_at > 10, "the story has more writes than {dies_at}");
@@ -279,7 +329,7 @@ async fn ends_the_same_wherever_the_process_dies(story: Story) {
 
 #[tokio::test]
 async fn a_run_that_succeeds_does_so_wherever_the_process_dies() {
-    let (expected, _) = tell(Story::Succeeds, usize::MAX, true).await;
+    let (expected, _) = tell(Ledger::Memory, Story::Succeeds, usize::MAX, true).await;
     assert_eq!(
         expected,
         Ending {
@@ -289,12 +339,12 @@ async fn a_run_that_succeeds_does_so_wherever_the_process_dies() {
             transitions: vec![Transition::Started, Transition::Succeeded],
         }
     );
-    ends_the_same_wherever_the_process_dies(Story::Succeeds).await;
+    ends_the_same_wherever_the_process_dies(Ledger::Memory, Story::Succeeds).await;
 }
 
 #[tokio::test]
 async fn a_run_that_is_cancelled_ends_so_wherever_the_process_dies() {
-    let (expected, _) = tell(Story::IsCancelled, usize::MAX, true).await;
+    let (expected, _) = tell(Ledger::Memory, Story::IsCancelled, usize::MAX, true).await;
     assert_eq!(
         expected,
         Ending {
@@ -304,10 +354,61 @@ async fn a_run_that_is_cancelled_ends_so_wherever_the_process_dies() {
             transitions: vec![Transition::Started, Transition::Cancelled],
         }
     );
-    ends_the_same_wherever_the_process_dies(Story::IsCancelled).await;
+    ends_the_same_wherever_the_process_dies(Ledger::Memory, Story::IsCancelled).await;
 }
 
 #[tokio::test]
 async fn a_run_that_is_refused_is_so_wherever_the_process_dies() {
-    ends_the_same_wherever_the_process_dies(Story::IsRefused).await;
+    ends_the_same_wherever_the_process_dies(Ledger::Memory, Story::IsRefused).await;
+}
+
+#[tokio::test]
+async fn a_push_comes_to_one_run_and_its_end_wherever_the_process_dies() {
+    let (expected, _) = tell(Ledger::Memory, Story::IsPushedAndSucceeds, usize::MAX, true).await;
+    assert_eq!(
+        expected,
+        Ending {
+            state: RunState::Succeeded,
+            creations: 1,
+            statuses: vec![StatusState::Success],
+            transitions: vec![Transition::Started, Transition::Succeeded],
+        }
+    );
+    ends_the_same_wherever_the_process_dies(Ledger::Memory, Story::IsPushedAndSucceeds).await;
+}
+
+#[cfg(feature = "sqlite")]
+mod in_sqlite {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_push_comes_to_one_run_and_its_end_wherever_the_process_dies() {
+        ends_the_same_wherever_the_process_dies(Ledger::Sqlite, Story::IsPushedAndSucceeds).await;
+    }
+
+    #[tokio::test]
+    async fn a_run_that_succeeds_does_so_wherever_the_process_dies() {
+        ends_the_same_wherever_the_process_dies(Ledger::Sqlite, Story::Succeeds).await;
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_cancelled_ends_so_wherever_the_process_dies() {
+        ends_the_same_wherever_the_process_dies(Ledger::Sqlite, Story::IsCancelled).await;
+    }
+
+    #[tokio::test]
+    async fn a_run_that_is_refused_is_so_wherever_the_process_dies() {
+        ends_the_same_wherever_the_process_dies(Ledger::Sqlite, Story::IsRefused).await;
+    }
+
+    #[tokio::test]
+    async fn a_story_ends_in_sqlite_as_it_does_in_memory() {
+        for story in
+            [Story::IsPushedAndSucceeds, Story::Succeeds, Story::IsCancelled, Story::IsRefused]
+        {
+            let (memory, _) = tell(Ledger::Memory, story, usize::MAX, true).await;
+            let (sqlite, _) = tell(Ledger::Sqlite, story, usize::MAX, true).await;
+            assert_eq!(memory, sqlite, "{story:?}");
+        }
+    }
 }

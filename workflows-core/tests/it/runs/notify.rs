@@ -2,7 +2,7 @@
 
 use workflows_core::{
     ErrorKind, RunPhase, Tenant, Transition,
-    store::{DeliveryQuery, NotificationState, OutboxNotification},
+    store::{CommandOutcome, DecisionQuery, DeliveryQuery, NotificationState, OutboxNotification},
 };
 
 use super::world::{HOURS, SECONDS, World, tell_chat};
@@ -96,4 +96,36 @@ async fn a_notifier_that_nobody_set_up_makes_a_dead_letter_that_names_those_who_
             "find a notifier: the tenant has no notifier of that name (notifier: pager, known: chat)"
         )
     );
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_is_sent_again_arrives_under_its_own_key_and_once() {
+    let world = World::new();
+    world.notifier.fail_next(ErrorKind::Invalid);
+    let _ = world.running(|run| run.notify = tell_chat(&START_AND_END)).await;
+    let dead = outbox(&world).await.remove(0);
+    assert_eq!(dead.state, NotificationState::Dead);
+    assert!(world.notifier.told().is_empty());
+
+    let handle = world.engine.handle();
+    let tenant = Tenant::default();
+    let command = handle.resend(&tenant, dead.key.clone(), "again", "ops").await.unwrap();
+    let repeated = handle.resend(&tenant, dead.key.clone(), "again", "ops").await.unwrap();
+    assert_eq!(command.key, repeated.key);
+    world.idle().await;
+    let told = world.notifier.told();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].key, dead.key);
+    assert_eq!(told[0].transition, Transition::Started);
+    let sent = outbox(&world).await.remove(0);
+    assert_eq!(sent.state, NotificationState::Delivered);
+    assert_eq!(sent.result.as_deref(), Some("message-1"));
+
+    let late = handle.resend(&tenant, dead.key.clone(), "later", "ops").await.unwrap();
+    world.idle().await;
+    assert_eq!(world.notifier.told().len(), 1, "what was delivered is no dead letter");
+    let decided = DecisionQuery::of(tenant).event(Some(late.key));
+    let decided = handle.decisions(decided).await.unwrap().items.remove(0);
+    let error = format!("{} is no notification that was given up", dead.key);
+    assert_eq!(decided.commands[0].outcome, CommandOutcome::Failed { error });
 }

@@ -1,7 +1,8 @@
 //! Looking at runs until they have ended.
 
+use futures::TryStreamExt;
 use workflows_core::{
-    CancelMode, ErrorKind, LogRef, RunPhase, RunState, RunStatus, TaskStatus, Transition,
+    CancelMode, ErrorKind, LogRef, RunPhase, RunState, RunStatus, TaskStatus, Tenant, Transition,
     run::GroupMembership,
     sink::{StepStatus, TaskPhase},
     workflow::{QueueLimits, Strategy},
@@ -209,4 +210,19 @@ async fn progress_is_told_when_tasks_end_and_not_too_often() {
     // In 60 seconds of news at once, after 30, and once more for what came since.
     assert_eq!(progress.iter().map(|one| one.run.tasks.len()).collect::<Vec<_>>(), [1, 7, 12]);
     assert_eq!(world.notifier.transitions()[0], Transition::Started);
+}
+
+#[tokio::test]
+async fn the_log_of_a_step_is_read_through_the_engine() {
+    let world = World::new();
+    let run = world.running(|_| {}).await;
+    let step = LogRef { task: "build".into(), step: "compile".into() };
+    world.sink.set_log(&run, &step, "warning: it is late\n");
+    let handle = world.engine.handle();
+    let tenant = Tenant::default();
+    let log = handle.logs(&tenant, &run, step.clone(), false).await.unwrap();
+    let log: Vec<_> = log.try_collect().await.unwrap();
+    assert_eq!(log.concat(), b"warning: it is late\n");
+    let other = handle.logs(&Tenant::new("other").unwrap(), &run, step, false).await.err().unwrap();
+    assert_eq!(other.to_string(), format!("find a run: the tenant has no such run (run: {run})"));
 }

@@ -130,6 +130,16 @@ impl World {
         Self::over(clock, store, ScriptedScm::new(), change)
     }
 
+    /// A world with its ledger in SQLite.
+    #[cfg(feature = "sqlite")]
+    pub(super) async fn in_sqlite() -> Self {
+        use workflows_core::store::{SqliteOptions, SqliteStore};
+        let clock = ManualClock::at(Timestamp::from_second(1_000_000).unwrap());
+        let options = SqliteOptions::default();
+        let store = SqliteStore::open_in_memory(options, Arc::new(clock.clone())).await.unwrap();
+        Self::over(clock, Arc::new(store), ScriptedScm::new(), |_| {})
+    }
+
     pub(super) fn over(
         clock: ManualClock,
         store: Arc<dyn Store>,
