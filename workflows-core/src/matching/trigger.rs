@@ -137,6 +137,11 @@ impl CompiledTrigger {
         self.custom_filter.as_ref()
     }
 
+    /// The expressions that must hold, in the order of the document.
+    pub(crate) fn expressions(&self) -> &[Expression] {
+        &self.expressions
+    }
+
     /// The command that it is for.
     pub fn command(&self) -> Option<&Arc<str>> {
         self.command.as_ref()

@@ -106,6 +106,18 @@ fn each_rule_is_told_with_its_field_and_what_is_allowed() {
             "a trigger with `on: schedule` says when (add `schedule: { cron: \"0 3 * * *\" }`)",
         ),
         (
+            "triggers: [{ name: a, on: schedule, schedule: { cron: '@daily' }, filter: \
+             'event.pull_request.draft' }]",
+            "spec.triggers[0].filter",
+            "the filter names `event.pull_request.draft`, which a schedule's slot never has",
+        ),
+        (
+            "triggers: [{ name: a, on: schedule, schedule: { cron: '@daily' }, filter: \
+             'body.size > 3' }]",
+            "spec.triggers[0].filter",
+            "the filter names `body`, which a schedule's slot never has",
+        ),
+        (
             "triggers: [{ name: a, on: comment, command: /retest }]",
             "spec.triggers[0].command",
             "the command `/retest` belongs to the platform; choose another name",

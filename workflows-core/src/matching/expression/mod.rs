@@ -216,6 +216,11 @@ impl Expression {
         self.needs
     }
 
+    /// The paths of the event and of the payload that it names, as they are written.
+    pub(crate) fn paths(&self) -> &[Arc<str>] {
+        &self.paths
+    }
+
     /// Conditions on single paths that all must hold for it to be true.
     pub fn guards(&self) -> &[Guard] {
         &self.guards

@@ -201,7 +201,16 @@ pub(crate) fn compile(triggers: &[Trigger], problems: &mut Vec<Problem>) -> Vec<
     let mut compiled = Vec::with_capacity(triggers.len());
     for (index, trigger) in triggers.iter().enumerate() {
         match CompiledTrigger::compile(trigger) {
-            Ok(trigger) => compiled.push(trigger),
+            Ok(compiled_trigger) => {
+                let filter = format!("spec.triggers[{index}].filter");
+                problems.extend(absent_from_slots(&compiled_trigger).map(|path| {
+                    Problem::at(
+                        filter.clone(),
+                        format!("the filter names `{path}`, which a schedule's slot never has"),
+                    )
+                }));
+                compiled.push(compiled_trigger);
+            }
             Err(found) => problems.extend(found.into_iter().map(|problem| {
                 let field = as_written(trigger, &problem.field);
                 Problem::at(format!("spec.triggers[{index}].{field}"), problem.message)
@@ -209,6 +218,22 @@ pub(crate) fn compile(triggers: &[Trigger], problems: &mut Vec<Problem>) -> Vec<
         }
     }
     compiled
+}
+
+/// What the filter of a schedule names that comes from a host or from a person: no slot has it.
+fn absent_from_slots(trigger: &CompiledTrigger) -> impl Iterator<Item = &str> {
+    const ABSENT: [&str; 4] = ["pull_request", "label", "comment", "sender"];
+    let of_schedule = *trigger.kind() == EventKind::SCHEDULE;
+    let expressions = trigger.expressions().iter().filter(move |_| of_schedule);
+    expressions.flat_map(|expression| {
+        let needs = expression.needs();
+        let payload = [("body", needs.body), ("headers", needs.headers)];
+        let of_event = expression.paths().iter().map(|path| &**path).filter(|path| {
+            let mut names = path.split('.');
+            names.next() == Some("event") && names.next().is_some_and(|name| ABSENT.contains(&name))
+        });
+        payload.into_iter().filter_map(|(name, named)| named.then_some(name)).chain(of_event)
+    })
 }
 
 /// The field as it stands in the document: the short form of patterns has no `include`.
