@@ -8,51 +8,22 @@
 //! process may use; `taskset` makes that one.
 
 use std::{
-    fs::File,
-    io::{Seek, SeekFrom, Write},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use secrecy::SecretString;
-use serde::Deserialize;
+use workflows_benches::{
+    disk::syncs_per_second,
+    push::{Push, Request, decode},
+};
 use workflows_core::{
-    Observation, RepoRef, Store, SubjectClaim, SystemClock, Tenant, Verified,
-    event::{Before, Payload, RefClaim, Seen},
+    Store, SystemClock,
     store::{SqliteOptions, SqliteStore},
 };
-use workflows_scm::webhook::{sign_sha256, verify_sha256};
+use workflows_scm::webhook::verify_sha256;
 
 const SENDERS: usize = 64;
-
-struct Request {
-    delivery: String,
-    signature: String,
-    body: Bytes,
-}
-
-/// What a push says, as far as intake needs it.
-#[derive(Deserialize)]
-struct Push {
-    #[serde(rename = "ref")]
-    reference: String,
-    before: String,
-    after: String,
-    repository: Repository,
-    sender: Sender,
-}
-
-#[derive(Deserialize)]
-struct Repository {
-    id: u64,
-    full_name: String,
-}
-
-#[derive(Deserialize)]
-struct Sender {
-    login: String,
-}
 
 fn main() {
     println!("cores: {}", std::thread::available_parallelism().map_or(0, usize::from));
@@ -122,82 +93,21 @@ async fn intake(bytes: usize, each: usize) -> (Duration, Vec<Duration>) {
 async fn answer(store: &dyn Store, secrets: &[SecretString], request: Request) {
     let Request { delivery, signature, body } = request;
     let verified = verify_sha256(body, Some(&signature), secrets).expect("it is signed");
-    let observation = decode(&delivery, &verified);
+    let observation = decode("github".into(), &delivery, &verified);
     let admitted = store.admit(vec![observation], None).await.expect("it is stored");
     assert!(admitted.iter().all(|one| one.event().is_some()), "every push is news");
-}
-
-fn decode(delivery: &str, verified: &Verified) -> Observation {
-    let push: Push = serde_json::from_slice(verified.body()).expect("it is a push");
-    let repo = RepoRef {
-        connection: "github".into(),
-        id: push.repository.id.to_string().into(),
-        name: push.repository.full_name.into(),
-    };
-    let before = push.before.parse().ok().filter(|_| !push.before.starts_with("00000000"));
-    let claim = RefClaim {
-        name: push.reference.into(),
-        after: Some(push.after.parse().expect("a commit")),
-        before: Before::Was(before),
-        forced: None,
-    };
-    let headers = [("x-github-event", "push"), ("x-github-delivery", delivery)];
-    Observation::new(
-        Tenant::default(),
-        repo,
-        "webhook".into(),
-        delivery.into(),
-        Seen::Told,
-        SubjectClaim::Ref(claim),
-    )
-    .by(push.sender.login)
-    .with_payload(Payload::new(headers, verified.body().clone()))
 }
 
 /// The turn's push of a sender to a branch of its own.
 fn request(sender: usize, turn: usize, bytes: usize, secret: &SecretString) -> Request {
     let commit =
         |turn: usize| format!("{:040x}", if turn == 0 { 0 } else { (sender + 1) << 32 | turn });
-    let mut push = serde_json::json!({
-        "ref": format!("refs/heads/branch-{sender}"),
-        "before": commit(turn),
-        "after": commit(turn + 1),
-        "repository": { "id": 7_000 + sender % 10, "full_name": format!("acme/api-{}", sender % 10) },
-        "sender": { "login": "ada" },
-        "commits": [],
-    });
-    let mut commits = Vec::new();
-    while serde_json::to_string(&push).map_or(0, |text| text.len()) + commits.len() * 330 + 330
-        < bytes
-    {
-        commits.push(serde_json::json!({
-            "id": commit(turn + 1),
-            "message": "Make the thing do what the thing should do, and say why in more than one line",
-            "timestamp": "2026-01-02T03:04:05Z",
-            "author": { "name": "Ada", "email": "ada@example.com", "username": "ada" },
-            "added": ["src/one.rs"], "removed": [], "modified": ["src/two.rs", "src/three.rs"],
-        }));
-    }
-    push["commits"] = commits.into();
-    let short = bytes.saturating_sub(push.to_string().len() + 12);
-    push["pad"] = "x".repeat(short).into();
-    let body = Bytes::from(push.to_string());
-    let signature = sign_sha256(secret, &body);
-    Request { delivery: format!("{sender}-{turn}"), signature, body }
-}
-
-/// How often the disk that the ledgers are on makes a write of 4 KiB durable.
-fn syncs_per_second() -> f64 {
-    let directory = tempfile::tempdir().expect("a directory");
-    let mut file = File::create(directory.path().join("synced")).expect("a file");
-    let page = [7_u8; 4096];
-    let mut count: u64 = 0;
-    let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(2) {
-        file.seek(SeekFrom::Start(count % 1_000 * 4096)).expect("it seeks");
-        file.write_all(&page).expect("it writes");
-        file.sync_data().expect("it syncs");
-        count += 1;
-    }
-    count as f64 / started.elapsed().as_secs_f64()
+    let push = Push {
+        id: &format!("{}", 7_000 + sender % 10),
+        repo: &format!("acme/api-{}", sender % 10),
+        reference: &format!("refs/heads/branch-{sender}"),
+        before: commit(turn),
+        after: commit(turn + 1),
+    };
+    push.request(format!("{sender}-{turn}"), bytes, secret)
 }

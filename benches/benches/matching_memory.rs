@@ -1,11 +1,15 @@
-//! How much memory 100,000 loaded workflows take: resident pages before and after, as Linux tells.
+//! How much memory 100,000 registered workflows take in an engine: resident pages before and after,
+//! as Linux tells.
 
 use std::{fs, sync::Arc};
 
 use serde_json::json;
 use workflows_core::{
-    Tenant, Workflow,
-    matching::{Definition, Index},
+    SystemClock,
+    conformance::{ScriptedScm, ScriptedSink},
+    engine::{Engine, EngineBuilder},
+    store::MemoryStore,
+    workflow::{LoadContext, LoadedWorkflow, load_object},
 };
 
 /// Resident memory of this process in bytes.
@@ -17,7 +21,7 @@ fn resident() -> u64 {
 }
 
 /// A workflow such as users write: two triggers, one with a filter, four parameters.
-fn workflow(i: usize) -> Arc<Workflow> {
+fn workflow(i: usize) -> LoadedWorkflow {
     let repo = i / 10;
     let document = json!({
         "apiVersion": "workflows.tekton.dev/v1alpha1",
@@ -42,28 +46,36 @@ fn workflow(i: usize) -> Arc<Workflow> {
             "concurrency": [{"group": "$(workflow.name)/$(event.head.ref)", "strategy": "replace"}],
         },
     });
-    Arc::new(serde_json::from_value(document).expect("a workflow"))
+    load_object(&format!("workflow-{i}"), &document, &LoadContext::registered())
+        .expect("a workflow")
+}
+
+fn engine() -> EngineBuilder {
+    let scm = ScriptedScm::new();
+    Engine::builder()
+        .store(Arc::new(MemoryStore::new(Arc::new(SystemClock))))
+        .connection("acme", Arc::new(scm))
+        .sink("sink", Arc::new(ScriptedSink::new()))
 }
 
 fn main() {
     const N: usize = 100_000;
     // What is made once for all of them is not theirs.
-    Definition::registered(Tenant::default(), workflow(0)).expect("compiles");
+    drop(engine().workflow(workflow(0)).build().expect("it is built"));
     let before = resident();
-    let workflows: Vec<_> = (0..N).map(workflow).collect();
-    let documents = resident();
-    let index = Index::new();
-    for workflow in workflows {
-        let definition = Definition::registered(Tenant::default(), workflow).expect("compiles");
-        index.upsert(Arc::new(definition)).expect("a pattern");
+    let mut builder = engine();
+    for i in 0..N {
+        builder = builder.workflow(workflow(i));
     }
     let loaded = resident();
+    let engine = builder.build().expect("it is built");
+    let registered = resident();
     let mib = |bytes: u64| bytes >> 20;
     println!(
-        "{} workflows: {} MiB documents, {} MiB compiled and indexed, {} MiB together",
-        index.len(),
-        mib(documents - before),
-        mib(loaded - documents),
-        mib(loaded - before)
+        "{N} workflows: {} MiB loaded, {} MiB registered and indexed, {} MiB together",
+        mib(loaded - before),
+        mib(registered - loaded),
+        mib(registered - before)
     );
+    drop(engine);
 }
