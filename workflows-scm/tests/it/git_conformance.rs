@@ -36,7 +36,7 @@ fn repository(root: &Root) -> TestRepository {
     repository
 }
 
-async fn in_a_directory() -> Arc<dyn RepositoryFixture> {
+fn in_a_directory() -> Arc<dyn RepositoryFixture> {
     let root = Root::new();
     let repository = repository(&root);
     let driver = GitDriver::at(root.path().display().to_string()).unwrap();
@@ -51,7 +51,7 @@ async fn over_http() -> Arc<dyn RepositoryFixture> {
     Arc::new(Fixture { driver: Arc::new(driver), repository, held: Held::Server(root, server) })
 }
 
-async fn over_ssh() -> Arc<dyn RepositoryFixture> {
+fn over_ssh() -> Arc<dyn RepositoryFixture> {
     let root = Root::new();
     let repository = repository(&root);
     let stand_in = StandIn::new("");
@@ -108,7 +108,7 @@ impl RepositoryFixture for Fixture {
 }
 
 mod directory {
-    workflows_core::repository_suite!(super::in_a_directory());
+    workflows_core::repository_suite!(std::future::ready(super::in_a_directory()));
 }
 
 mod http {
@@ -116,5 +116,5 @@ mod http {
 }
 
 mod ssh {
-    workflows_core::repository_suite!(super::over_ssh());
+    workflows_core::repository_suite!(std::future::ready(super::over_ssh()));
 }

@@ -756,6 +756,21 @@ async fn after_a_failure_the_next_call_works_again() {
 }
 
 #[tokio::test]
+async fn a_certificate_is_trusted_when_its_authority_is_given_and_else_not() {
+    let root = Root::new();
+    let commit = root.repository("api").commit_file("a", "1");
+    let (server, authority) = Server::with_tls(root.path()).await;
+    let trusting =
+        GitDriver::builder().base(&*server.url).root_certificate(authority).build().unwrap();
+    let connection = connect(&trusting, "api").await;
+    assert_eq!(connection.resolve("refs/heads/main").await.unwrap(), commit);
+    let read = connection.read_file(&commit, "a", ReadLimit::default()).await;
+    assert_eq!(read.unwrap(), "1");
+    let connection = connect(&anonymous(&server), "api").await;
+    assert_eq!(kind_of(&*connection).await, ErrorKind::Transient);
+}
+
+#[tokio::test]
 async fn a_proxy_is_used_when_it_is_given() {
     let root = Root::new();
     let commit = root.repository("api").commit_file("a", "1");

@@ -300,6 +300,8 @@ impl Sshd {
 async fn a_real_sshd_serves_who_has_the_key() {
     for accept_version in [true, false] {
         let Some(sshd) = Sshd::start(accept_version) else {
+            let may_skip = std::env::var("WORKFLOWS_TESTS_MAY_SKIP").as_deref() != Ok("0");
+            assert!(may_skip, "there is no sshd on this machine (Debian: openssh-server)");
             eprintln!("SKIPPED: there is no sshd on this machine (Debian: openssh-server)");
             return;
         };

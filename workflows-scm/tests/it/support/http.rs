@@ -1,6 +1,7 @@
 //! `git http-backend` behind a server on the loopback address.
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     process::Stdio,
     sync::{Arc, Mutex},
@@ -11,7 +12,12 @@ use axum::{
     extract::{Request, State},
     http::{HeaderMap, Method, Response, StatusCode, Uri},
 };
-use tokio::{io::AsyncWriteExt, net::TcpListener, process::Command};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    process::Command,
+};
+use tokio_rustls::{TlsAcceptor, rustls, server::TlsStream};
 
 /// A request that the server got.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,9 +77,74 @@ impl Server {
         Self { url, seen, task }
     }
 
+    /// Serves them over TLS, as `localhost`, with a certificate that an authority of its own
+    /// signed. Returns the authority's certificate too.
+    pub(crate) async fn with_tls(root: &std::path::Path) -> (Self, String) {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let shared = Shared {
+            root: Arc::new(root.to_owned()),
+            seen: Arc::clone(&seen),
+            intercept: Arc::new(|_, _, _| None),
+        };
+        let (tls, authority) = self_signed();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        let app = axum::Router::new().fallback(answer).with_state(shared);
+        let listener = TlsListener { listener, tls };
+        let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        (Self { url, seen, task }, authority)
+    }
+
     /// The requests so far; they are forgotten.
     pub(crate) fn take_seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.seen.lock().unwrap())
+    }
+}
+
+/// A certificate for `localhost`, and that of its authority as PEM.
+fn self_signed() -> (TlsAcceptor, String) {
+    let mut authority = rcgen::CertificateParams::new([]).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let authority_certificate = authority.self_signed(&authority_key).unwrap();
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let server = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    let certificate = server.signed_by(&key, &issuer).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        )
+        .unwrap();
+    (TlsAcceptor::from(Arc::new(config)), authority_certificate.pem())
+}
+
+struct TlsListener {
+    listener: TcpListener,
+    tls: TlsAcceptor,
+}
+
+impl axum::serve::Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = self.listener.accept().await.unwrap();
+            // Who does not trust the certificate hangs up.
+            if let Ok(stream) = self.tls.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
     }
 }
 
