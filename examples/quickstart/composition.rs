@@ -31,6 +31,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) repo: &'a str,
     /// Workflows to use instead of those that the repository defines.
     pub(crate) workflows: Vec<LoadedWorkflow>,
+    /// The branches to look at; all when `None`.
+    pub(crate) branches: Option<&'a str>,
     /// How often the repository is asked.
     pub(crate) poll_every: SignedDuration,
     /// How many steps may execute together.
@@ -68,10 +70,14 @@ impl Running {
         } else {
             ConnectionOptions::registered_only()
         };
+        let mut poller = RefPoller::every(parts.poll_every)?;
+        if let Some(branches) = parts.branches {
+            poller = poller.only_branches(branches)?;
+        }
         let mut builder = Engine::builder()
             .store(Arc::new(store))
             .connection_of(Tenant::default(), CONNECTION, Arc::new(git), definitions)
-            .source(Arc::new(RefPoller::every(parts.poll_every)?))
+            .source(Arc::new(poller))
             .sink("local", Arc::new(sink))
             .notifier("terminal", Arc::new(terminal))
             .repository(CONNECTION, parts.repo);

@@ -39,6 +39,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
         state: &state,
         repo: &repo,
         workflows: Vec::new(),
+        branches: None,
         poll_every: SignedDuration::from_secs(1),
         steps: settings.steps,
     })

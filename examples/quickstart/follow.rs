@@ -8,12 +8,14 @@ use workflows::{
     core::{
         hash_of,
         store::RunQuery,
-        workflow::{LoadContext, LoadedWorkflow, load},
+        workflow::{
+            LoadContext, LoadedWorkflow, Problem, RepoSelector, Workflow, load, load_object,
+        },
     },
 };
 
 use crate::{
-    composition::{Parts, Running},
+    composition::{CONNECTION, Parts, Running},
     settings::Settings,
     show,
 };
@@ -33,6 +35,7 @@ pub(crate) async fn run(settings: &Settings, repo: &str) -> Result<(), Box<dyn E
         state: &state,
         repo: &repo,
         workflows,
+        branches: settings.branch.as_deref(),
         poll_every: SignedDuration::from_secs(2),
         steps: settings.steps,
     })
@@ -76,15 +79,36 @@ fn state_directory() -> Result<PathBuf, Box<dyn Error>> {
     Ok(PathBuf::from(home).join(".local/state/workflows"))
 }
 
-/// The workflows of `--workflows`, or none.
-fn workflows(settings: &Settings, _repo: &str) -> Result<Vec<LoadedWorkflow>, Box<dyn Error>> {
+/// The workflows of `--workflows`, or none. They are written as they would stand in the repository,
+/// which is the one that they are about.
+fn workflows(settings: &Settings, repo: &str) -> Result<Vec<LoadedWorkflow>, Box<dyn Error>> {
     let Some(path) = &settings.workflows else { return Ok(Vec::new()) };
+    let source = path.display().to_string();
     let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
-    let loaded = load(&path.display().to_string(), &text, &LoadContext::registered());
+        .map_err(|error| format!("{source} cannot be read: {error}"))?;
+    let loaded = load(&source, &text, &LoadContext::in_repository());
+    let told = |problems: Vec<Problem>| {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    };
     if !loaded.problems.is_empty() {
-        let problems: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
-        return Err(problems.join("\n").into());
+        return Err(told(loaded.problems).into());
     }
-    Ok(loaded.workflows)
+    if loaded.workflows.is_empty() {
+        return Err(format!("{source} holds no workflow").into());
+    }
+    let mut workflows = Vec::new();
+    for workflow in loaded.workflows {
+        let mut document = Workflow::clone(workflow.workflow());
+        let selector = RepoSelector {
+            name: "self".into(),
+            connection: CONNECTION.into(),
+            repo: repo.into(),
+            reference: None,
+        };
+        document.spec.repos.insert(0, selector);
+        let object = serde_json::to_value(&document)?;
+        workflows.push(load_object(&source, &object, &LoadContext::registered()).map_err(told)?);
+    }
+    Ok(workflows)
 }

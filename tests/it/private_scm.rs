@@ -40,10 +40,10 @@ impl RepositoryFixture for Fixture {
     }
 }
 
-async fn fixture() -> Arc<dyn RepositoryFixture> {
+fn fixture() -> Arc<dyn RepositoryFixture> {
     let scm = PrivateScm::default();
     scm.create("team/project", &[("README.md", "# A project\n")]);
     Arc::new(Fixture(scm))
 }
 
-workflows_core::repository_suite!(fixture());
+workflows_core::repository_suite!(std::future::ready(fixture()));

@@ -30,11 +30,11 @@ impl StoreFixture for InMemory {
 mod memory {
     use super::*;
 
-    async fn fixture() -> Arc<dyn StoreFixture> {
+    fn fixture() -> Arc<dyn StoreFixture> {
         Arc::new(InMemory)
     }
 
-    workflows_core::store_suite!(fixture());
+    workflows_core::store_suite!(std::future::ready(fixture()));
 }
 
 #[cfg(feature = "sqlite")]
@@ -71,11 +71,11 @@ mod sqlite {
     mod in_a_file {
         use super::*;
 
-        async fn fixture() -> Arc<dyn StoreFixture> {
+        fn fixture() -> Arc<dyn StoreFixture> {
             Arc::new(InFile { directory: tempfile::tempdir().expect("a directory") })
         }
 
-        workflows_core::store_suite!(fixture());
+        workflows_core::store_suite!(std::future::ready(fixture()));
     }
 
     #[derive(Debug)]
@@ -101,10 +101,10 @@ mod sqlite {
     mod in_memory {
         use super::*;
 
-        async fn fixture() -> Arc<dyn StoreFixture> {
+        fn fixture() -> Arc<dyn StoreFixture> {
             Arc::new(InMemory)
         }
 
-        workflows_core::store_suite!(fixture());
+        workflows_core::store_suite!(std::future::ready(fixture()));
     }
 }

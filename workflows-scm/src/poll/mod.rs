@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 use workflows_core::{
     ConnectionName, Error, ErrorKind, EventSource, Result, SourceName, Tenant,
+    matching::Pattern,
     source::{Interests, RepoInterest, SourceContext},
 };
 
@@ -67,6 +68,7 @@ pub struct RefPoller {
     timeout: SignedDuration,
     concurrency: usize,
     first_sight: FirstSight,
+    branches: Option<Pattern>,
 }
 
 impl RefPoller {
@@ -90,6 +92,7 @@ impl RefPoller {
             timeout: SignedDuration::from_mins(2),
             concurrency: 16,
             first_sight: FirstSight::default(),
+            branches: None,
         })
     }
 
@@ -126,6 +129,21 @@ impl RefPoller {
         self
     }
 
+    /// Looks only at branches that match a pattern, such as `release/*`, whatever the workflows ask
+    /// for; tags are looked at as they are asked for. A branch that comes to be looked at because
+    /// the pattern is another one than before makes no event at first.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when it is no pattern (see [`Pattern`]).
+    pub fn only_branches(mut self, pattern: &str) -> Result<Self> {
+        let compiled = Pattern::new(pattern).map_err(|message| {
+            Error::invalid("set up polling", message).with("pattern", format!("{pattern:?}"))
+        })?;
+        self.branches = Some(compiled);
+        Ok(self)
+    }
+
     /// Sets how many repositories are looked at together. Default: 16.
     #[must_use]
     pub fn concurrency(mut self, repositories: usize) -> Self {
@@ -144,7 +162,7 @@ impl RefPoller {
     async fn look(&self, context: &SourceContext, interest: &RepoInterest) -> Result<Reading> {
         let deadline = later(context.clock.now(), self.timeout);
         tokio::select! {
-            reading = read(&self.name, self.first_sight, context, interest) => reading,
+            reading = read(self, context, interest) => reading,
             () = context.clock.sleep_until(deadline) => Err(Error::transient(
                 "poll repository",
                 format!("it took longer than {:#}", self.timeout),

@@ -9,14 +9,15 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use workflows_core::{
-    CommitId, Error, ErrorKind, Observation, RepoConnection, Result, SourceName, SubjectClaim,
+    CommitId, Error, ErrorKind, Observation, RepoConnection, Result, SubjectClaim,
     event::{Before, RefClaim, Seen},
+    matching::Pattern,
     repo::History,
     source::{RepoInterest, SourceContext},
     store::CursorMove,
 };
 
-use super::{FirstSight, later};
+use super::{FirstSight, RefPoller, later};
 
 /// So many observations are handed in together.
 const TOGETHER: usize = 1_000;
@@ -42,18 +43,30 @@ pub(super) enum Reading {
 struct Watched {
     /// The prefixes whose refs were compared.
     prefixes: BTreeSet<Arc<str>>,
+    /// The pattern that branches had to match; all were compared when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    branches: Option<String>,
 }
 
 impl Watched {
     fn covers(&self, name: &str) -> bool {
+        let pattern = self.branches.as_deref().map(Pattern::new);
         self.prefixes.iter().any(|prefix| name.starts_with(&**prefix))
+            && pattern.is_none_or(|pattern| pattern.is_ok_and(|one| may_look_at(Some(&one), name)))
+    }
+}
+
+/// Whether a ref is to be compared when branches have to match a pattern.
+fn may_look_at(branches: Option<&Pattern>, name: &str) -> bool {
+    match (branches, name.strip_prefix("refs/heads/")) {
+        (Some(pattern), Some(branch)) => pattern.matches(branch),
+        _ => true,
     }
 }
 
 /// Looks once, and hands in what differs from the ledger.
 pub(super) async fn read(
-    source: &SourceName,
-    first_sight: FirstSight,
+    poller: &RefPoller,
     context: &SourceContext,
     interest: &RepoInterest,
 ) -> Result<Reading> {
@@ -61,7 +74,7 @@ pub(super) async fn read(
     const TRIES: u32 = 3;
     let mut tries = 1;
     loop {
-        match read_once(source, first_sight, context, interest).await {
+        match read_once(poller, context, interest).await {
             Err(error) if error.kind() == ErrorKind::Conflict && tries < TRIES => tries += 1,
             reading => return reading,
         }
@@ -69,11 +82,11 @@ pub(super) async fn read(
 }
 
 async fn read_once(
-    source: &SourceName,
-    first_sight: FirstSight,
+    poller: &RefPoller,
     context: &SourceContext,
     interest: &RepoInterest,
 ) -> Result<Reading> {
+    let (source, branches) = (&poller.name, poller.branches.as_ref());
     let tenant = &interest.tenant;
     let publisher = &context.publisher;
     let connection =
@@ -85,19 +98,24 @@ async fn read_once(
     if stored.is_some() && before.is_none() {
         tracing::warn!(%cursor, "the cursor cannot be read; the repository is taken for a new one");
     }
-    let now = Watched { prefixes: narrowest(&interest.ref_prefixes) };
+    let now = Watched {
+        prefixes: narrowest(&interest.ref_prefixes),
+        branches: branches.map(ToString::to_string),
+    };
 
     // What the ledger hears from here on is newer than what is read.
     let as_of = publisher.position().await?;
     let prefixes: Vec<Arc<str>> = now.prefixes.iter().cloned().collect();
     let listed: BTreeMap<Arc<str>, CommitId> = connection
         .refs(&prefixes)
+        .try_filter(|position| std::future::ready(may_look_at(branches, &position.name)))
         .map_ok(|position| (position.name, position.commit))
         .try_collect()
         .await?;
-    let recorded = recorded_refs(context, interest, &*connection, &now).await?;
+    let mut recorded = recorded_refs(context, interest, &*connection, &now).await?;
+    recorded.retain(|name, _| may_look_at(branches, name));
 
-    let seen = |name: &str| match (&before, first_sight) {
+    let seen = |name: &str| match (&before, poller.first_sight) {
         (None, FirstSight::Run) => Seen::Read { as_of },
         (Some(watched), _) if watched.covers(name) => Seen::Read { as_of },
         _ => Seen::Baseline { as_of },

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use workflows_core::{
-    CommitId, ConnectionName, Event, EventKey, ManualClock, Observation, Permission, Policy, Run,
-    Store, Tenant,
+    CommitId, Event, EventKey, ManualClock, Observation, Permission, Policy, Run, Store, Tenant,
     conformance::{ScriptedRepo, ScriptedScm, ScriptedSink},
     engine::{ConnectionOptions, Engine, EngineBuilder},
     repo::{Status, StatusState},
@@ -167,10 +166,6 @@ impl World {
         self.repo.status(commit, context).unwrap_or_else(|| {
             panic!("{context} shows nothing; there are {:?}", self.repo.status_contexts(commit))
         })
-    }
-
-    pub(super) fn connection(&self) -> ConnectionName {
-        self.scm.connection()
     }
 }
 
