@@ -1,5 +1,6 @@
 //! Tests that go through the whole of Workflows, against the public API alone.
 
 mod crashes;
+mod one_ledger;
 mod private_scm;
 mod private_scm_engine;
