@@ -287,8 +287,9 @@ fn indexable(trigger: &CompiledTrigger) -> Vec<TriggerGuard> {
     let is_shown = trigger.when_skipped() == WhenSkipped::Neutral;
     let mut guards = trigger.guards();
     guards.retain(|guard| {
-        !guard.guard.path.starts_with("event.comment.command")
-            && !(is_shown && guard.filter == "filter")
+        let is_filled_later = guard.guard.path.starts_with("event.comment.command");
+        let must_be_evaluated = is_shown && guard.filter == "filter";
+        !is_filled_later && !must_be_evaluated
     });
     guards
 }
