@@ -32,7 +32,7 @@ spec:
   - { name: push, on: push, branches: ["work/**"] }
   params:
   - { name: branch, value: $(event.head.branch) }
-  - { name: log, value: "LOG" }
+  - { name: log, value: "@LOG@" }
   pipelineSpec:
     params: [{ name: branch }, { name: log }]
     tasks:
@@ -91,7 +91,7 @@ impl Pushes {
         let repository = Repository::init_bare(path).unwrap();
         repository.set_head("refs/heads/main").unwrap();
         let pushes = Self { repository, branches: Vec::new() };
-        let workflow = WORKFLOW.replace("LOG", &log.display().to_string());
+        let workflow = WORKFLOW.replace("@LOG@", &log.display().to_string());
         pushes.commit("main", Some(&workflow));
         pushes
     }

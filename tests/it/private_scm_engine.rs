@@ -191,7 +191,7 @@ async fn assert_record_hangs_together(handle: &EngineHandle, event: &EventKey, r
     let statuses = StatusQuery::of(tenant.clone()).repo(Some(repo.clone())).commit(Some(commit));
     assert_eq!(handle.statuses(statuses).await.unwrap().items, explanation.statuses);
     let events = EventQuery::of(tenant.clone()).repo(Some(repo.clone()));
-    assert_eq!(handle.events(events).await.unwrap().items, [explained.event.clone()]);
+    assert_eq!(handle.events(events).await.unwrap().items, std::slice::from_ref(&explained.event));
     let observations = ObservationQuery::of(tenant).repo(Some(repo));
     assert_eq!(handle.observations(observations).await.unwrap().items, explained.observations);
 }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     CommitId, ConnectionName, Error, EventKind, RepoConnection, RepoId, RepoRef, Result, Tenant,
     WorkflowId,
-    matching::{Definition, Index, Pattern, TriggerSet},
+    matching::{Definition, Index, Pattern, TriggerSet, note_interests},
     source::{Connections, Interests, RepoInterest},
     workflow::{LoadContext, LoadedWorkflow},
 };
@@ -139,7 +139,8 @@ impl Definitions {
             let id = WorkflowId::registered(Arc::clone(name));
             let Some(definition) = self.index.get(tenant, &id) else { return false };
             *definition.connection() == repo.connection
-                && Pattern::new(definition.repo()).is_ok_and(|pattern| pattern.matches(&repo.name))
+                && Pattern::of_repository(definition.repo())
+                    .is_ok_and(|pattern| pattern.matches(&repo.name))
         };
         directory.workflows.keys().filter(|name| is_for_it(name)).cloned().collect()
     }
@@ -261,35 +262,26 @@ impl Definitions {
         if self.interests.receiver_count() == 0 {
             return;
         }
-        let of_repositories = Index::new();
         let defaults = lock(&self.defaults).clone();
-        for ((tenant, ..), DefaultBranch { repo, directory, .. }) in &defaults {
-            let overruled = self.overruled(tenant, repo, directory);
-            let used = directory.workflows.iter().filter(|(name, _)| !overruled.contains(*name));
-            for (_, defined) in used {
-                // A repository's name is taken as it is written, so that this cannot fail for a
-                // name that is a pattern by accident.
-                if let Err(error) = of_repositories.upsert(Arc::clone(&defined.definition)) {
-                    tracing::warn!(%error, repository = %repo, "a repository is not polled");
-                }
-            }
-        }
         let mut by_repository = BTreeMap::new();
-        let registered = self.index.interests().repos;
-        for interest in registered.into_iter().chain(of_repositories.interests().repos) {
+        for interest in self.index.interests().repos {
             join(&mut by_repository, interest);
         }
         for ((tenant, connection, name), default) in &defaults {
-            join(
-                &mut by_repository,
-                RepoInterest {
-                    tenant: tenant.clone(),
-                    connection: connection.clone(),
-                    repo: Arc::clone(name),
-                    kinds: BTreeSet::from([EventKind::PUSH]),
-                    ref_prefixes: BTreeSet::from([Arc::clone(&default.reference)]),
-                },
-            );
+            let mut interest = RepoInterest {
+                tenant: tenant.clone(),
+                connection: connection.clone(),
+                repo: Arc::clone(name),
+                kinds: BTreeSet::from([EventKind::PUSH]),
+                ref_prefixes: BTreeSet::from([Arc::clone(&default.reference)]),
+            };
+            let overruled = self.overruled(tenant, &default.repo, &default.directory);
+            for (name, defined) in &default.directory.workflows {
+                if !overruled.contains(name) {
+                    note_interests(&defined.definition, &mut interest);
+                }
+            }
+            join(&mut by_repository, interest);
         }
         let interests = Arc::new(Interests { repos: by_repository.into_values().collect() });
         self.interests.send_if_modified(|told| {
@@ -307,7 +299,7 @@ impl ScheduleBook for Definitions {
         let mut schedules = Vec::new();
         for ((tenant, name), workflow) in lock(&self.registered).iter() {
             let Some(first) = workflow.workflow().spec.repos.first() else { continue };
-            if Pattern::new(&first.repo).is_ok_and(|one| one.as_literal().is_some()) {
+            if Pattern::of_repository(&first.repo).is_ok_and(|one| one.as_literal().is_some()) {
                 let id = WorkflowId::registered(Arc::clone(name));
                 let repository =
                     (tenant.clone(), first.connection.clone(), Arc::clone(&first.repo));

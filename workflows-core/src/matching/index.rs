@@ -62,7 +62,7 @@ impl Index {
     ///
     /// What is wrong with the pattern of its repositories; nothing changed then.
     pub fn upsert(&self, definition: Arc<Definition>) -> Result<(), String> {
-        let pattern = Pattern::new(definition.repo())?;
+        let pattern = Pattern::of_repository(definition.repo())?;
         let key = (definition.tenant().clone(), definition.id().clone());
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = state.definitions.insert(key, Arc::clone(&definition)) {
@@ -204,7 +204,7 @@ impl Scope {
         }
         sets.clear();
         // It was put in, so its pattern is one.
-        let Ok(pattern) = Pattern::new(repo) else { return };
+        let Ok(pattern) = Pattern::of_repository(repo) else { return };
         let prefix = pattern.literal_prefix();
         let Some(bucket) = self.patterns.get_mut(prefix) else { return };
         let Some(entry) = bucket.get_mut(repo) else { return };
@@ -240,7 +240,7 @@ impl Scope {
     }
 }
 
-fn note_interests(definition: &Definition, interest: &mut RepoInterest) {
+pub(crate) fn note_interests(definition: &Definition, interest: &mut RepoInterest) {
     for trigger in definition.triggers() {
         interest.kinds.insert(trigger.kind().clone());
         interest.ref_prefixes.extend(trigger.ref_prefixes());

@@ -69,6 +69,20 @@ impl Pattern {
     /// What is wrong with it and what to write instead.
     pub fn new(text: &str) -> Result<Self, String> {
         check(text)?;
+        Self::compile(text)
+    }
+
+    /// Compiles a pattern of repositories, whose names may be addresses: one may begin with `/`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it and what to write instead.
+    pub fn of_repository(text: &str) -> Result<Self, String> {
+        check(text.strip_prefix('/').unwrap_or(text))?;
+        Self::compile(text)
+    }
+
+    fn compile(text: &str) -> Result<Self, String> {
         let form = match special_at(text) {
             None => Form::Exact,
             Some(_) if text == "**" => Form::All,
@@ -461,6 +475,16 @@ mod tests {
         assert!(!patterns.accepts("docs/a.txt"));
         assert_eq!(patterns.to_string(), "src/**, but not **/*.md");
         assert_eq!(Patterns::default().to_string(), "any");
+    }
+
+    #[test]
+    fn a_repository_may_be_a_path() {
+        let named = Pattern::of_repository("/srv/git/api.git").unwrap();
+        assert!(named.matches("/srv/git/api.git"));
+        assert_eq!(named.as_literal(), Some("/srv/git/api.git"));
+        let below = Pattern::of_repository("/srv/git/*").unwrap();
+        assert!(below.matches("/srv/git/api.git"));
+        assert!(!below.matches("/srv/git/team/api.git"));
     }
 
     #[test]

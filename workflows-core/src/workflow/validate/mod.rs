@@ -223,7 +223,7 @@ fn repos(repos: &[RepoSelector], context: &LoadContext, problems: &mut Problems)
                 help,
             );
         }
-        if let Err(message) = Pattern::new(&repo.repo) {
+        if let Err(message) = Pattern::of_repository(&repo.repo) {
             problems.add(&name_field, message);
         }
         if let Some(reference) = &repo.reference {
