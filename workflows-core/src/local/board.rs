@@ -87,11 +87,17 @@ impl Board {
         self.announce();
     }
 
-    /// The run has ended so; returns the whole.
-    pub(super) fn finish(&self, finish: impl FnOnce(&mut RunStatus)) -> RunStatus {
-        let mut state = self.state();
-        finish(&mut state.status);
-        state.status()
+    /// What it comes to when it ends so. Nobody sees it before [`settle`](Self::settle): first it is
+    /// recorded and the credential removed.
+    pub(super) fn ending(&self, end: impl FnOnce(&mut RunStatus)) -> RunStatus {
+        let mut status = self.status();
+        end(&mut status);
+        status
+    }
+
+    /// The run has ended so.
+    pub(super) fn settle(&self, ended: &RunStatus) {
+        self.state().status = ended.clone();
     }
 
     pub(super) fn announce(&self) {

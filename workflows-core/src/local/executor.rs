@@ -92,7 +92,9 @@ pub(super) async fn execute(
     let (directory, record) = (run.directory.clone(), status.clone());
     let recorded =
         files::off_thread(move || directory.record_status(&record).map_err(io::Error::other));
-    if let Err(error) = recorded.await {
+    let recorded = recorded.await;
+    board.settle(&status);
+    if let Err(error) = recorded {
         // It is found without an end, and comes to the same one, when the sink is opened again.
         tracing::error!(run = %run.record.key, %error, "the end of a run could not be recorded");
         board.announce();
@@ -472,7 +474,7 @@ impl<'a> Execution<'a> {
         let (results, missing_result) = self.results();
         let (phase, message) = self.phase(broken, missing_result);
         let now = self.run.machine.clock.now();
-        self.board.finish(|status| {
+        self.board.ending(|status| {
             status.phase = phase;
             status.message = message;
             status.finished_at = Some(now);
