@@ -2,6 +2,8 @@
 
 #[cfg(feature = "git")]
 pub mod git;
+#[cfg(feature = "github")]
+pub mod github;
 pub mod poll;
 #[cfg(feature = "webhook")]
 pub mod webhook;

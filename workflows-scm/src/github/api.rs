@@ -1,0 +1,429 @@
+//! GitHub's API as the rest of the driver uses it: typed calls on relative routes.
+
+use std::{collections::HashSet, sync::Arc};
+
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use reqwest::{Method, StatusCode};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use workflows_core::{Error, ErrorKind, Result, SharedClock};
+
+use super::{
+    authorization::Authorizer,
+    budget::{Cost, Governor},
+    conditional::ConditionalCache,
+    transport::{Answer, Call, GRAPHQL, JSON, Transport, check},
+};
+pub(crate) use super::{
+    authorization::Scope,
+    budget::Priority,
+    route::{RepoPath, Route},
+};
+
+/// The raw content of a file or a blob.
+const RAW: &str = "application/vnd.github.raw+json";
+/// The longest JSON answer that is read.
+const MOST_JSON: usize = 32 << 20;
+/// The most pages of one list that are read; a list that never ends is a mistake of the server.
+const MOST_PAGES: usize = 1_000;
+
+/// One credential's way to GitHub, shared by all repositories that it serves.
+#[derive(Debug, Clone)]
+pub(crate) struct Api(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    transport: Arc<Transport>,
+    authorizer: Authorizer,
+    conditional: ConditionalCache,
+    clock: SharedClock,
+}
+
+impl Api {
+    pub(super) fn new(
+        transport: Arc<Transport>,
+        authorizer: Authorizer,
+        conditional: ConditionalCache,
+        clock: SharedClock,
+    ) -> Self {
+        Self(Arc::new(Inner { transport, authorizer, conditional, clock }))
+    }
+
+    /// Calls about something, of one priority.
+    pub(crate) fn about(&self, scope: Scope, priority: Priority) -> Client {
+        Client { api: self.clone(), scope, priority }
+    }
+
+    /// Whether the credential is an App, without which there are no check runs.
+    pub(crate) fn is_app(&self) -> bool {
+        matches!(self.0.authorizer.kind(), super::credentials::Kind::App { .. })
+    }
+
+    /// Whether there is a credential.
+    pub(crate) fn is_anonymous(&self) -> bool {
+        matches!(self.0.authorizer.kind(), super::credentials::Kind::Anonymous)
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
+    pub(super) fn authorizer(&self) -> &Authorizer {
+        &self.0.authorizer
+    }
+
+    pub(super) fn governor(&self) -> &Arc<Governor> {
+        self.0.transport.governor()
+    }
+}
+
+/// Calls about one repository, owner or the App, of one priority.
+///
+/// `operation` is what errors say was being done, such as `report a check`. Nothing is retried
+/// here but a call whose token was not accepted, once, with a new one.
+///
+/// # Errors
+///
+/// Every method: `RateLimited` with the instant from which a call may be made, `Transient` when no
+/// whole answer came in time, `Denied`, `NotFound`, `Conflict` and `Invalid` (422) as GitHub says.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    api: Api,
+    scope: Scope,
+    priority: Priority,
+}
+
+/// One page of a list.
+#[derive(Debug)]
+pub(crate) struct Page<T> {
+    pub(crate) items: Vec<T>,
+    /// Where the next one is.
+    pub(crate) next: Option<Route>,
+    /// Whether GitHub said that it is what an earlier call got; that cost nothing.
+    pub(crate) unchanged: bool,
+}
+
+impl Client {
+    pub(crate) fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// Gets a thing.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        operation: &'static str,
+        route: &Route,
+    ) -> Result<T> {
+        let call = self.call(operation, Method::GET, route);
+        let answer = self.read(&call).await?;
+        parse(&call, &answer.body)
+    }
+
+    /// Gets the bytes of a file or a blob, at most so many.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when there are more.
+    pub(crate) async fn get_raw(
+        &self,
+        operation: &'static str,
+        route: &Route,
+        max_bytes: usize,
+    ) -> Result<Bytes> {
+        let call = Call { accept: RAW, max_bytes, ..self.call(operation, Method::GET, route) };
+        // What is at a commit is cached by commit, elsewhere.
+        Ok(self.send(&call).await?.body.clone())
+    }
+
+    /// Makes a thing.
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        operation: &'static str,
+        route: &Route,
+        body: &(impl Serialize + Sync + ?Sized),
+    ) -> Result<T> {
+        let call = self.write(operation, Method::POST, route, body)?;
+        let answer = self.send(&call).await?;
+        parse(&call, &answer.body)
+    }
+
+    /// Makes a thing that people are told of, such as a comment. GitHub allows 80 a minute and 500
+    /// an hour.
+    pub(crate) async fn post_content<T: DeserializeOwned>(
+        &self,
+        operation: &'static str,
+        route: &Route,
+        body: &(impl Serialize + Sync + ?Sized),
+    ) -> Result<T> {
+        let call =
+            Call { cost: Cost::Content, ..self.write(operation, Method::POST, route, body)? };
+        let answer = self.send(&call).await?;
+        parse(&call, &answer.body)
+    }
+
+    /// Changes a thing.
+    pub(crate) async fn patch<T: DeserializeOwned>(
+        &self,
+        operation: &'static str,
+        route: &Route,
+        body: &(impl Serialize + Sync + ?Sized),
+    ) -> Result<T> {
+        let call = self.write(operation, Method::PATCH, route, body)?;
+        let answer = self.send(&call).await?;
+        parse(&call, &answer.body)
+    }
+
+    /// Puts a thing; what GitHub answers is not looked at.
+    pub(crate) async fn put(
+        &self,
+        operation: &'static str,
+        route: &Route,
+        body: &(impl Serialize + Sync + ?Sized),
+    ) -> Result<()> {
+        let call = self.write(operation, Method::PUT, route, body)?;
+        self.send(&call).await.map(drop)
+    }
+
+    /// Tells GitHub to do something; what it answers is not looked at (`202` and `204` have no
+    /// content).
+    pub(crate) async fn tell(&self, operation: &'static str, route: &Route) -> Result<()> {
+        let call = Call { cost: Cost::Write, ..self.call(operation, Method::POST, route) };
+        self.send(&call).await.map(drop)
+    }
+
+    /// Removes a thing.
+    pub(crate) async fn delete(&self, operation: &'static str, route: &Route) -> Result<()> {
+        let call = Call { cost: Cost::Write, ..self.call(operation, Method::DELETE, route) };
+        self.send(&call).await.map(drop)
+    }
+
+    /// Asks whether something is so, where GitHub answers with `204` or `404`.
+    pub(crate) async fn is(&self, operation: &'static str, route: &Route) -> Result<bool> {
+        match self.read(&self.call(operation, Method::GET, route)).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Queries GraphQL; returns `data`.
+    ///
+    /// # Errors
+    ///
+    /// Errors of the query come with status 200; they have the kind that their type says.
+    pub(crate) async fn graphql<T: DeserializeOwned>(
+        &self,
+        operation: &'static str,
+        query: &str,
+        variables: Value,
+    ) -> Result<T> {
+        let route = Route::new([GRAPHQL.trim_start_matches('/')]);
+        let body = serde_json::json!({ "query": query, "variables": variables });
+        let call = Call { cost: Cost::Read, ..self.write(operation, Method::POST, &route, &body)? };
+        let answer = self.send(&call).await?;
+        let mut answered: Value = parse(&call, &answer.body)?;
+        if let Some(errors) = answered.get("errors").and_then(Value::as_array)
+            && let Some(first) = errors.first()
+        {
+            return Err(self.graphql_failed(&call, first));
+        }
+        serde_json::from_value(answered["data"].take()).map_err(|error| {
+            call.failed(ErrorKind::Transient, "GitHub's answer is not understood").caused_by(error)
+        })
+    }
+
+    fn graphql_failed(&self, call: &Call, error: &Value) -> Error {
+        let kind = match error["type"].as_str() {
+            Some("NOT_FOUND") => ErrorKind::NotFound,
+            Some("FORBIDDEN" | "INSUFFICIENT_SCOPES" | "UNAUTHORIZED") => ErrorKind::Denied,
+            Some("RATE_LIMITED" | "RATE_LIMIT") => ErrorKind::RateLimited { until: None },
+            Some("SERVICE_UNAVAILABLE") => ErrorKind::Transient,
+            None if error["message"].as_str().is_some_and(|m| m.contains("went wrong")) => {
+                ErrorKind::Transient
+            }
+            _ => ErrorKind::Invalid,
+        };
+        let said: String =
+            error["message"].as_str().unwrap_or_default().chars().take(300).collect();
+        call.failed(kind, "GitHub does not answer the query")
+            .with("GitHub says", format!("{said:?}"))
+    }
+
+    /// One page of a list; see [`pages`](Self::pages).
+    pub(crate) async fn page<T: DeserializeOwned>(
+        &self,
+        operation: &'static str,
+        route: &Route,
+    ) -> Result<Page<T>> {
+        self.page_in(operation, route, None).await
+    }
+
+    async fn page_in<T: DeserializeOwned>(
+        &self,
+        operation: &'static str,
+        route: &Route,
+        field: Option<&'static str>,
+    ) -> Result<Page<T>> {
+        let call = self.call(operation, Method::GET, route);
+        let answer = self.read(&call).await?;
+        let items = match field {
+            None => parse(&call, &answer.body)?,
+            Some(field) => {
+                let mut object: Value = parse(&call, &answer.body)?;
+                serde_json::from_value(object[field].take()).map_err(|error| {
+                    call.failed(ErrorKind::Transient, "GitHub's answer is not understood")
+                        .caused_by(error)
+                })?
+            }
+        };
+        let next = answer
+            .header("link")
+            .and_then(next_link)
+            .and_then(|link| Route::from_link(self.api.0.transport.base(), link));
+        Ok(Page { items, next, unchanged: answer.status == StatusCode::NOT_MODIFIED })
+    }
+
+    /// The items of all pages of a list, in order; a page is asked for when its items are.
+    ///
+    /// `Link` headers are followed by their route alone, so that no answer leads to another host.
+    ///
+    /// # Errors
+    ///
+    /// Besides the usual: `Invalid` when the pages lead round in a circle or do not end.
+    pub(crate) fn pages<T: DeserializeOwned + Send + 'static>(
+        &self,
+        operation: &'static str,
+        route: Route,
+    ) -> BoxStream<'static, Result<T>> {
+        self.all_pages(operation, route, None)
+    }
+
+    /// The same for a list that is a field of an object, such as `check_runs`.
+    pub(crate) fn pages_in<T: DeserializeOwned + Send + 'static>(
+        &self,
+        operation: &'static str,
+        route: Route,
+        field: &'static str,
+    ) -> BoxStream<'static, Result<T>> {
+        self.all_pages(operation, route, Some(field))
+    }
+
+    fn all_pages<T: DeserializeOwned + Send + 'static>(
+        &self,
+        operation: &'static str,
+        route: Route,
+        field: Option<&'static str>,
+    ) -> BoxStream<'static, Result<T>> {
+        struct Position {
+            client: Client,
+            next: Option<Route>,
+            seen: HashSet<Route>,
+        }
+        let from = Position { client: self.clone(), next: Some(route), seen: HashSet::new() };
+        stream::try_unfold(from, move |mut at| async move {
+            let Some(route) = at.next.take() else { return Ok(None) };
+            if at.seen.len() >= MOST_PAGES || !at.seen.insert(route.clone()) {
+                return Err(Error::invalid(operation, "the pages of GitHub's answer do not end")
+                    .with("route", &route)
+                    .with("pages", at.seen.len()));
+            }
+            let page = at.client.page_in::<T>(operation, &route, field).await?;
+            at.next = page.next;
+            Ok(Some((stream::iter(page.items.into_iter().map(Ok)), at)))
+        })
+        .try_flatten()
+        .boxed()
+    }
+
+    fn call(&self, operation: &'static str, method: Method, route: &Route) -> Call {
+        Call {
+            operation,
+            method,
+            route: route.clone(),
+            accept: JSON,
+            body: None,
+            priority: self.priority,
+            cost: Cost::Read,
+            max_bytes: MOST_JSON,
+        }
+    }
+
+    fn write(
+        &self,
+        operation: &'static str,
+        method: Method,
+        route: &Route,
+        body: &(impl Serialize + Sync + ?Sized),
+    ) -> Result<Call> {
+        let call = self.call(operation, method, route);
+        let body = serde_json::to_vec(body).map_err(|error| {
+            call.failed(ErrorKind::Invalid, "the request cannot be written").caused_by(error)
+        })?;
+        Ok(Call { body: Some(body.into()), cost: Cost::Write, ..call })
+    }
+
+    /// Reads, from the cache when GitHub says that nothing changed.
+    async fn read(&self, call: &Call) -> Result<Arc<Answer>> {
+        let inner = &*self.api.0;
+        let grant = inner.authorizer.grant(&self.scope).await?;
+        let made = inner.conditional.read(&inner.transport, call, &grant).await?;
+        if made.status != StatusCode::UNAUTHORIZED || !inner.authorizer.refused(&grant, &made).await
+        {
+            return check(call, &grant, made);
+        }
+        let grant = inner.authorizer.grant(&self.scope).await?;
+        let made = inner.conditional.read(&inner.transport, call, &grant).await?;
+        check(call, &grant, made)
+    }
+
+    async fn send(&self, call: &Call) -> Result<Arc<Answer>> {
+        let inner = &*self.api.0;
+        let grant = inner.authorizer.grant(&self.scope).await?;
+        let made = Arc::new(inner.transport.exchange(call, &grant, None).await?);
+        if made.status != StatusCode::UNAUTHORIZED || !inner.authorizer.refused(&grant, &made).await
+        {
+            return check(call, &grant, made);
+        }
+        let grant = inner.authorizer.grant(&self.scope).await?;
+        let made = Arc::new(inner.transport.exchange(call, &grant, None).await?);
+        check(call, &grant, made)
+    }
+}
+
+fn parse<T: DeserializeOwned>(call: &Call, body: &[u8]) -> Result<T> {
+    serde_json::from_slice(body).map_err(|error| {
+        call.failed(ErrorKind::Transient, "GitHub's answer is not understood").caused_by(error)
+    })
+}
+
+/// The `next` link of a `Link` header (RFC 8288).
+fn next_link(header: &str) -> Option<&str> {
+    header.split(',').find_map(|link| {
+        let (target, parameters) = link.split_once(';')?;
+        let is_next = parameters.split(';').any(|parameter| {
+            matches!(parameter.trim().split_once('='),
+                Some((name, value)) if name.trim().eq_ignore_ascii_case("rel")
+                    && value.trim().trim_matches('"').eq_ignore_ascii_case("next"))
+        });
+        is_next.then(|| target.trim().strip_prefix('<')?.strip_suffix('>')).flatten()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_link_is_found() {
+        let header = "<https://api.github.com/a?page=1>; rel=\"prev\", \
+                      <https://api.github.com/a?page=3>; rel=\"next\", \
+                      <https://api.github.com/a?page=9>; rel=\"last\"";
+        assert_eq!(next_link(header), Some("https://api.github.com/a?page=3"));
+        assert_eq!(next_link("<https://api.github.com/a?page=1>; rel=\"last\""), None);
+        for broken in ["", ",", "<a>", "a; rel=next", "<a; rel=next", ";;;", "<>;rel"] {
+            let _ = next_link(broken);
+        }
+    }
+}

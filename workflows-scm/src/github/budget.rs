@@ -1,0 +1,464 @@
+//! What a credential may still ask of GitHub: its own limits, told by headers, and ours, which keep
+//! below those that no header tells
+//! (<https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>).
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use jiff::{SignedDuration, Timestamp};
+use metrics::{counter, gauge};
+use reqwest::{
+    StatusCode,
+    header::{HeaderMap, RETRY_AFTER},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use workflows_core::{Error, ErrorKind, Result, SharedClock};
+
+/// How much a call matters. What is left of a limit goes to the first before the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Priority {
+    /// What people wait for to be shown: checks, statuses, comments.
+    Status,
+    /// What an event needs before its runs can start.
+    Fetch,
+    /// What can wait: polls, sweeps, registrations.
+    Background,
+}
+
+impl Priority {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Fetch => "fetch",
+            Self::Background => "background",
+        }
+    }
+}
+
+/// Whose limits a call counts against.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Principal {
+    /// The App itself, with its signed assertion.
+    App,
+    /// One installation of the App.
+    Installation(u64),
+    /// The owner of a token.
+    Token,
+    /// The address that this process calls from.
+    Anonymous,
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::App => f.write_str("app"),
+            Self::Installation(id) => write!(f, "installation {id}"),
+            Self::Token => f.write_str("token"),
+            Self::Anonymous => f.write_str("anonymous"),
+        }
+    }
+}
+
+/// What a call costs by GitHub's secondary limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cost {
+    /// A read: one point.
+    Read,
+    /// A write: five points.
+    Write,
+    /// A write that makes something people are told of: five points, and one of the few of them
+    /// that an hour has.
+    Content,
+}
+
+impl Cost {
+    fn points(self) -> u32 {
+        match self {
+            Self::Read => 1,
+            Self::Write | Self::Content => 5,
+        }
+    }
+}
+
+/// What a driver allows itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BudgetLimits {
+    /// Calls at the same time; GitHub refuses more than 100.
+    pub(super) concurrency: usize,
+    /// Points a minute; GitHub refuses more than 900.
+    pub(super) points: u32,
+    /// Writes of content a minute; GitHub refuses more than 80.
+    pub(super) content_a_minute: usize,
+    /// Writes of content an hour; GitHub refuses more than 500.
+    pub(super) content_an_hour: usize,
+    /// The part of the hourly limit, in per cent, that background work leaves alone.
+    pub(super) reserve: u8,
+}
+
+impl Default for BudgetLimits {
+    fn default() -> Self {
+        Self {
+            concurrency: 64,
+            points: 850,
+            content_a_minute: 75,
+            content_an_hour: 480,
+            reserve: 20,
+        }
+    }
+}
+
+/// The longest that a header can make this process wait.
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(2);
+/// How long to stay away when GitHub refuses for a secondary limit and does not say how long.
+const UNTOLD_WAIT: SignedDuration = SignedDuration::from_secs(60);
+const MINUTE: SignedDuration = SignedDuration::from_secs(60);
+const HOUR: SignedDuration = SignedDuration::from_secs(3_600);
+
+/// Lets calls through, or says when they can be made.
+#[derive(Debug)]
+pub(super) struct Governor {
+    limits: BudgetLimits,
+    clock: SharedClock,
+    all: Arc<Semaphore>,
+    /// All but a few, which are kept for what is shown to people.
+    fetching: Arc<Semaphore>,
+    /// Half.
+    background: Arc<Semaphore>,
+    accounts: Mutex<BTreeMap<Principal, Account>>,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    /// The hourly limits by resource (`core`, `graphql`, ...).
+    windows: HashMap<String, Window>,
+    /// Nothing goes out before this.
+    blocked_until: Option<Timestamp>,
+    in_flight: u32,
+    points: VecDeque<(Timestamp, u32)>,
+    content: VecDeque<Timestamp>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    limit: u32,
+    remaining: u32,
+    resets_at: Timestamp,
+}
+
+impl Account {
+    fn forget_until(&mut self, now: Timestamp) {
+        let minute_ago = now.saturating_sub(MINUTE).unwrap_or(Timestamp::MIN);
+        let hour_ago = now.saturating_sub(HOUR).unwrap_or(Timestamp::MIN);
+        // A clock that was set back leaves entries of the future, which would never go.
+        self.points.retain(|(at, _)| *at > minute_ago && *at <= now);
+        self.content.retain(|at| *at > hour_ago && *at <= now);
+        self.blocked_until = self.blocked_until.filter(|until| *until > now);
+        self.windows.retain(|_, window| window.resets_at > now);
+    }
+
+    fn spent(&self) -> u32 {
+        self.points.iter().map(|(_, points)| points).sum()
+    }
+}
+
+/// A call that was let through; it counts as under way until this is dropped.
+#[derive(Debug)]
+pub(super) struct Pass {
+    governor: Arc<Governor>,
+    principal: Principal,
+    _permits: Vec<OwnedSemaphorePermit>,
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.governor.with(&self.principal, |account| {
+            account.in_flight = account.in_flight.saturating_sub(1);
+        });
+    }
+}
+
+impl Governor {
+    pub(super) fn new(limits: BudgetLimits, clock: SharedClock) -> Arc<Self> {
+        let all = limits.concurrency.clamp(1, 100);
+        let kept = (all / 8).min(all - 1);
+        Arc::new(Self {
+            limits,
+            clock,
+            all: Arc::new(Semaphore::new(all)),
+            fetching: Arc::new(Semaphore::new(all - kept)),
+            background: Arc::new(Semaphore::new((all / 2).max(1))),
+            accounts: Mutex::default(),
+        })
+    }
+
+    fn with<T>(&self, principal: &Principal, change: impl FnOnce(&mut Account) -> T) -> T {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        change(accounts.entry(principal.clone()).or_default())
+    }
+
+    /// Lets a call through. Waits for others to end when too many are under way, and for nothing
+    /// else.
+    ///
+    /// # Errors
+    ///
+    /// `RateLimited`, with the first instant at which the call may be made.
+    pub(super) async fn admit(
+        self: &Arc<Self>,
+        principal: &Principal,
+        priority: Priority,
+        resource: &str,
+        cost: Cost,
+    ) -> Result<Pass> {
+        let mut queues = vec![&self.all];
+        if priority >= Priority::Fetch {
+            queues.insert(0, &self.fetching);
+        }
+        if priority >= Priority::Background {
+            queues.insert(0, &self.background);
+        }
+        let mut permits = Vec::with_capacity(queues.len());
+        for queue in queues {
+            let permit = Arc::clone(queue).acquire_owned().await;
+            permits.push(permit.map_err(|error| {
+                Error::transient("call GitHub", "the driver is shutting down").caused_by(error)
+            })?);
+        }
+        let now = self.clock.now();
+        let refused = self.with(principal, |account| {
+            account.forget_until(now);
+            let refused = self.refusal(account, priority, resource, cost, now);
+            if refused.is_none() {
+                account.in_flight += 1;
+                account.points.push_back((now, cost.points()));
+                if cost == Cost::Content {
+                    account.content.push_back(now);
+                }
+            }
+            refused
+        });
+        if let Some((reason, until)) = refused {
+            counter!("workflows_github_held_back_total",
+                "priority" => priority.as_str(), "reason" => reason)
+            .increment(1);
+            return Err(Error::new(
+                ErrorKind::RateLimited { until: Some(until) },
+                "call GitHub",
+                "the call is held back so that GitHub's limits are kept",
+            )
+            .with("limit", reason)
+            .with("credential", principal));
+        }
+        Ok(Pass { governor: Arc::clone(self), principal: principal.clone(), _permits: permits })
+    }
+
+    /// Why a call may not be made now, and when it may.
+    fn refusal(
+        &self,
+        account: &Account,
+        priority: Priority,
+        resource: &str,
+        cost: Cost,
+        now: Timestamp,
+    ) -> Option<(&'static str, Timestamp)> {
+        if let Some(until) = account.blocked_until {
+            return Some(("told to wait", until));
+        }
+        if let Some(window) = account.windows.get(resource) {
+            let reserve = match priority {
+                Priority::Status => 0,
+                // One in fifty stays for what is shown.
+                Priority::Fetch => window.limit / 50,
+                Priority::Background => {
+                    window.limit / 100 * u32::from(self.limits.reserve.min(100))
+                        + window.limit % 100 * u32::from(self.limits.reserve.min(100)) / 100
+                }
+            };
+            if window.remaining.saturating_sub(account.in_flight) <= reserve {
+                return Some(("hourly", window.resets_at));
+            }
+        }
+        let points = match priority {
+            Priority::Status => self.limits.points,
+            Priority::Fetch => self.limits.points / 10 * 9,
+            Priority::Background => self.limits.points / 10 * 6,
+        };
+        if account.spent() + cost.points() > points {
+            let until = free_at(account, points, cost.points(), now);
+            return Some(("points a minute", until));
+        }
+        if cost == Cost::Content {
+            let minute_ago = now.saturating_sub(MINUTE).unwrap_or(Timestamp::MIN);
+            let of_minute: Vec<&Timestamp> =
+                account.content.iter().filter(|at| **at > minute_ago).collect();
+            let over = |count: usize, most: usize| (count >= most).then(|| count - most);
+            if let Some(index) = over(of_minute.len(), self.limits.content_a_minute) {
+                let until = of_minute.get(index).map_or(now, |at| later(**at, MINUTE));
+                return Some(("content a minute", until));
+            }
+            if let Some(index) = over(account.content.len(), self.limits.content_an_hour) {
+                let until = account.content.get(index).map_or(now, |at| later(*at, HOUR));
+                return Some(("content an hour", until));
+            }
+        }
+        None
+    }
+
+    /// Takes in what an answer says about the limits. Returns until when GitHub refuses, when this
+    /// answer is a refusal for a limit.
+    pub(super) fn observe(
+        &self,
+        principal: &Principal,
+        status: StatusCode,
+        headers: &HeaderMap,
+        message: &str,
+    ) -> Option<Timestamp> {
+        let now = self.clock.now();
+        let longest = later(now, LONGEST_WAIT);
+        let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<i64>().ok();
+        let reset = number("x-ratelimit-reset")
+            .and_then(|seconds| Timestamp::from_second(seconds).ok())
+            .map(|at| at.min(longest));
+        let remaining = number("x-ratelimit-remaining").map(|n| u32::try_from(n).unwrap_or(0));
+        let limit = number("x-ratelimit-limit").map(|n| u32::try_from(n).unwrap_or(0));
+        let resource = headers
+            .get("x-ratelimit-resource")
+            .and_then(|value| value.to_str().ok())
+            .filter(|name| name.len() <= 40)
+            .unwrap_or("core");
+        if let (Some(limit), Some(remaining), Some(resets_at)) = (limit, remaining, reset)
+            && resets_at > now
+        {
+            self.with(principal, |account| {
+                // Answers overtake each other: within one window the lowest number is the newest.
+                let known = account.windows.get(resource).copied();
+                let remaining = match known {
+                    Some(known) if known.resets_at >= resets_at && known.limit == limit => {
+                        known.remaining.min(remaining)
+                    }
+                    _ => remaining,
+                };
+                let resets_at = known.map_or(resets_at, |known| known.resets_at.max(resets_at));
+                if account.windows.len() < 32 || known.is_some() {
+                    account
+                        .windows
+                        .insert(resource.to_owned(), Window { limit, remaining, resets_at });
+                }
+                gauge!("workflows_github_remaining",
+                    "credential" => principal.to_string(), "resource" => resource.to_owned())
+                .set(f64::from(remaining));
+            });
+        }
+        if !matches!(status, StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS) {
+            return None;
+        }
+        let told =
+            headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now));
+        let lower = message.to_ascii_lowercase();
+        let secondary = lower.contains("secondary rate limit") || lower.contains("abuse detection");
+        let primary = remaining == Some(0);
+        if told.is_none() && !secondary && !primary && status == StatusCode::FORBIDDEN {
+            return None;
+        }
+        let until = match (told, reset) {
+            (Some(told), _) => told,
+            (None, Some(reset)) if primary && reset > now => reset,
+            _ => later(now, UNTOLD_WAIT),
+        }
+        .min(longest);
+        // A primary limit is of one resource, and its window says so; a secondary one is of all.
+        if !primary || told.is_some() {
+            self.with(principal, |account| {
+                account.blocked_until =
+                    Some(account.blocked_until.map_or(until, |known| known.max(until)));
+            });
+        }
+        Some(until)
+    }
+
+    /// How things stand.
+    pub(super) fn snapshot(&self) -> Vec<GitHubBudget> {
+        let now = self.clock.now();
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |(principal, account): (&Principal, &mut Account)| {
+            account.forget_until(now);
+            let mut resources: Vec<GitHubResourceBudget> = account
+                .windows
+                .iter()
+                .map(|(resource, window)| GitHubResourceBudget {
+                    resource: resource.clone(),
+                    limit: window.limit,
+                    remaining: window.remaining,
+                    resets_at: window.resets_at,
+                })
+                .collect();
+            resources.sort_by(|a, b| a.resource.cmp(&b.resource));
+            GitHubBudget {
+                credential: principal.to_string(),
+                resources,
+                blocked_until: account.blocked_until,
+                points_in_the_last_minute: account.spent(),
+                in_flight: account.in_flight,
+            }
+        };
+        accounts.iter_mut().map(of).collect()
+    }
+}
+
+/// When enough of the points have left the minute for a call to fit in.
+fn free_at(account: &Account, most: u32, cost: u32, now: Timestamp) -> Timestamp {
+    let mut left = account.spent();
+    for (at, points) in &account.points {
+        left -= points;
+        if left + cost <= most {
+            return later(*at, MINUTE);
+        }
+    }
+    later(now, MINUTE)
+}
+
+fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.checked_add(by).unwrap_or(at)
+}
+
+/// `Retry-After` in seconds or as an HTTP date (RFC 9110, 10.2.3).
+fn retry_after(value: &str, now: Timestamp) -> Option<Timestamp> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse::<i64>() {
+        let wait = SignedDuration::from_secs(seconds.max(0)).min(LONGEST_WAIT);
+        return now.checked_add(wait).ok();
+    }
+    Some(jiff::fmt::rfc2822::parse(value).ok()?.timestamp())
+}
+
+/// How the limits of one credential (of an App: of each installation) stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GitHubBudget {
+    /// `app`, `installation <id>`, `token` or `anonymous`.
+    pub credential: String,
+    /// The limits that GitHub told; none before the first call, and on a server that has none.
+    pub resources: Vec<GitHubResourceBudget>,
+    /// GitHub said to stay away until then.
+    pub blocked_until: Option<Timestamp>,
+    /// One for each read and five for each write of the last 60 seconds.
+    pub points_in_the_last_minute: u32,
+    /// Calls under way.
+    pub in_flight: u32,
+}
+
+/// A limit that GitHub told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GitHubResourceBudget {
+    /// GitHub's name of it: `core`, `graphql`.
+    pub resource: String,
+    /// Calls allowed in a window.
+    pub limit: u32,
+    /// Calls left.
+    pub remaining: u32,
+    /// When the next window begins.
+    pub resets_at: Timestamp,
+}

@@ -1,0 +1,346 @@
+//! GitHub.com and GitHub Enterprise Server.
+//!
+//! One [`GitHubDriver`] has one credential and serves all repositories that it allows. All calls of
+//! a driver go through one budget, so that GitHub's limits are kept whatever is going on: what
+//! people wait for to be shown comes before what runs need, and that before polls, which leave a
+//! reserve alone. A call that would break a limit is not made; it fails with
+//! [`RateLimited`](workflows_core::ErrorKind::RateLimited) and the instant from which it can be.
+//! [`GitHubDriver::budget`] and these metrics (through the [`metrics`](https://docs.rs/metrics)
+//! facade) show how things stand:
+//!
+//! | name | kind | labels | what |
+//! | --- | --- | --- | --- |
+//! | `workflows_github_calls_total` | counter | `outcome` | calls: `answered`, `not_modified`, `refused` (4xx), `limited`, `server_error`, `failed` (no whole answer), `held_back` (not made) |
+//! | `workflows_github_held_back_total` | counter | `priority`, `reason` | calls that were not made, so that a limit is kept |
+//! | `workflows_github_remaining` | gauge | `credential`, `resource` | what GitHub says is left of the present window |
+//! | `workflows_github_reads_joined_total` | counter | – | reads that waited for the same read of another |
+
+#![allow(dead_code, reason = "the powers that use the API come one by one")]
+
+pub(crate) mod api;
+mod authorization;
+mod budget;
+mod conditional;
+mod connection;
+mod credentials;
+mod route;
+mod transport;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use url::Url;
+use workflows_core::{
+    Capabilities, Capability, ConnectionName, Error, RepoConnection, RepoId, RepoRef, Result,
+    ScmDriver, SecretStore, SharedClock, SystemClock, Tenant, matching::Pattern,
+};
+
+use self::{
+    api::{Api, Priority, RepoPath, Route, Scope},
+    authorization::Authorizer,
+    budget::{BudgetLimits, Governor},
+    conditional::ConditionalCache,
+    connection::GitHubRepository,
+    credentials::{Keyring, Kind, Secret},
+    transport::{ClientOptions, Transport},
+};
+pub use self::{
+    budget::{GitHubBudget, GitHubResourceBudget},
+    credentials::{GitHubCredentials, GitHubSecret},
+};
+
+/// Reaches repositories on GitHub.com or a GitHub Enterprise Server with one credential.
+///
+/// ```
+/// use std::sync::Arc;
+/// use workflows_core::{SecretRef, StaticSecrets, Tenant};
+/// use workflows_scm::github::{GitHubCredentials, GitHubDriver};
+///
+/// # fn main() -> workflows_core::Result<()> {
+/// let key = SecretRef { name: "github-app".into(), key: "private-key.pem".into() };
+/// let secrets = StaticSecrets::new().with(Tenant::default(), key.clone(), "-----BEGIN ...");
+/// let driver = GitHubDriver::builder()
+///     .credentials(GitHubCredentials::app(12345, key))
+///     .secrets(Tenant::default(), Arc::new(secrets))
+///     .allow("acme/*")
+///     .build()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct GitHubDriver {
+    host: Arc<str>,
+    allowed: Arc<[Pattern]>,
+    api: Api,
+}
+
+impl GitHubDriver {
+    /// A driver to be described.
+    pub fn builder() -> GitHubDriverBuilder {
+        GitHubDriverBuilder::default()
+    }
+
+    /// How the limits of the credential stand. Of an App each installation has its own, and a line
+    /// once it was used.
+    pub fn budget(&self) -> Vec<GitHubBudget> {
+        self.api.governor().snapshot()
+    }
+
+    /// What a repository is called for good: the host and GitHub's number of it, which a rename or
+    /// a move to another owner does not change.
+    pub fn repo_id(&self, number: u64) -> RepoId {
+        RepoId::new(format!("{}/{number}", self.host))
+    }
+
+    /// Whether the driver's patterns allow a repository.
+    pub fn allows(&self, full_name: &str) -> bool {
+        let name = full_name.to_ascii_lowercase();
+        self.allowed.is_empty() || self.allowed.iter().any(|pattern| pattern.matches(&name))
+    }
+
+    pub(crate) fn api(&self) -> &Api {
+        &self.api
+    }
+}
+
+#[async_trait]
+impl ScmDriver for GitHubDriver {
+    fn host(&self) -> &str {
+        &self.host
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::of([Capability::History])
+    }
+
+    async fn connect(
+        &self,
+        connection: &ConnectionName,
+        repo: &str,
+    ) -> Result<Arc<dyn RepoConnection>> {
+        const OPERATION: &str = "connect to GitHub repository";
+        let path = RepoPath::parse(repo)?;
+        if !self.allows(repo) {
+            return Err(Error::denied(OPERATION, "the connection does not allow this repository")
+                .with("repository", path));
+        }
+        let client = self.api.about(Scope::Repo(path.clone()), Priority::Fetch);
+        let found: Repository = client.get(OPERATION, &Route::of_repo(&path, [])).await?;
+        // A renamed repository answers to its old name too.
+        let path = RepoPath::parse(&found.full_name)?;
+        Ok(Arc::new(GitHubRepository::new(
+            RepoRef {
+                connection: connection.clone(),
+                id: self.repo_id(found.id),
+                name: repo.into(),
+            },
+            path,
+            found,
+            self.api.clone(),
+        )))
+    }
+}
+
+/// What GitHub says of a repository.
+#[derive(Debug, Deserialize)]
+struct Repository {
+    id: u64,
+    full_name: String,
+    clone_url: String,
+    html_url: String,
+}
+
+/// Describes a [`GitHubDriver`].
+#[derive(Debug)]
+pub struct GitHubDriverBuilder {
+    base: String,
+    credentials: GitHubCredentials,
+    keyring: Option<Keyring>,
+    allowed: Vec<String>,
+    clock: SharedClock,
+    limits: BudgetLimits,
+    client: ClientOptions,
+    memory_bytes: u64,
+}
+
+impl Default for GitHubDriverBuilder {
+    fn default() -> Self {
+        Self {
+            base: "https://api.github.com".to_owned(),
+            credentials: GitHubCredentials::anonymous(),
+            keyring: None,
+            allowed: Vec::new(),
+            clock: Arc::new(SystemClock),
+            limits: BudgetLimits::default(),
+            client: ClientOptions {
+                connect_timeout: Duration::from_secs(10),
+                call_timeout: Duration::from_secs(30),
+                root_certificates: Vec::new(),
+                proxy: None,
+            },
+            memory_bytes: 64 << 20,
+        }
+    }
+}
+
+impl GitHubDriverBuilder {
+    /// The API's address: `https://api.github.com` (the default), or of a GitHub Enterprise Server
+    /// `https://HOST/api/v3`.
+    #[must_use]
+    pub fn base(mut self, address: impl Into<String>) -> Self {
+        self.base = address.into();
+        self
+    }
+
+    /// What GitHub is shown; by default nothing, which can read public repositories.
+    #[must_use]
+    pub fn credentials(mut self, credentials: GitHubCredentials) -> Self {
+        self.credentials = credentials;
+        self
+    }
+
+    /// Where the secrets that the credentials name are, and in which tenant.
+    #[must_use]
+    pub fn secrets(mut self, tenant: Tenant, store: Arc<dyn SecretStore>) -> Self {
+        self.keyring = Some(Keyring { tenant, store });
+        self
+    }
+
+    /// Allows the repositories of a [pattern](Pattern): `acme/api`, `acme/*`. May be called several
+    /// times; when it is never called, all that the credential can reach are allowed. Case does not
+    /// matter, as at GitHub.
+    #[must_use]
+    pub fn allow(mut self, pattern: impl Into<String>) -> Self {
+        self.allowed.push(pattern.into());
+        self
+    }
+
+    /// The time; by default the machine's.
+    #[must_use]
+    pub fn clock(mut self, clock: SharedClock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Trusts one more authority (PEM, one or more certificates) besides those of the system.
+    #[must_use]
+    pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.client.root_certificates.push(pem.into());
+        self
+    }
+
+    /// Reaches GitHub through this proxy. The environment is not asked for one.
+    #[must_use]
+    pub fn proxy(mut self, address: impl Into<String>) -> Self {
+        self.client.proxy = Some(address.into());
+        self
+    }
+
+    /// How long to wait for a connection (10 s), and for the whole of an answer (30 s).
+    #[must_use]
+    pub fn timeouts(mut self, connect: Duration, call: Duration) -> Self {
+        self.client.connect_timeout = connect;
+        self.client.call_timeout = call;
+        self
+    }
+
+    /// How many bytes of answers and files are kept in memory; 64 MiB by default.
+    #[must_use]
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory_bytes = bytes;
+        self
+    }
+
+    /// How many calls go on at the same time: 64 by default, at most 100, beyond which GitHub
+    /// refuses.
+    #[must_use]
+    pub fn concurrency(mut self, calls: usize) -> Self {
+        self.limits.concurrency = calls;
+        self
+    }
+
+    /// The part of the hourly limit, in per cent, that polls and other background work leave alone;
+    /// 20 by default.
+    #[must_use]
+    pub fn reserve(mut self, per_cent: u8) -> Self {
+        self.limits.reserve = per_cent;
+        self
+    }
+
+    /// Makes the driver. Nothing is asked of GitHub yet.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` for an address that is none, a pattern that is none, a certificate that cannot be
+    /// read, a secret that is named while there is no store, and a credential that would go over
+    /// plain http to another machine.
+    pub fn build(self) -> Result<GitHubDriver> {
+        const OPERATION: &str = "build the GitHub driver";
+        let base = Url::parse(&self.base).map_err(|error| {
+            Error::invalid(
+                OPERATION,
+                "the base is no address; write https://api.github.com or \
+                https://HOST/api/v3",
+            )
+            .with("base", &self.base)
+            .caused_by(error)
+        })?;
+        let Some(host) = base.host_str().filter(|_| matches!(base.scheme(), "http" | "https"))
+        else {
+            return Err(
+                Error::invalid(OPERATION, "the base is not an http address").with("base", &base)
+            );
+        };
+        if !base.username().is_empty() || base.password().is_some() || base.query().is_some() {
+            return Err(Error::invalid(
+                OPERATION,
+                "the base has a credential or a query in it; use `credentials`",
+            ));
+        }
+        let is_here = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
+        if base.scheme() == "http" && !is_here && !matches!(self.credentials.0, Kind::Anonymous) {
+            return Err(Error::invalid(
+                OPERATION,
+                "a credential does not go over plain http to another machine; use https",
+            )
+            .with("base", &base));
+        }
+        let host = if host == "api.github.com" { "github.com" } else { host };
+        let host: Arc<str> = match base.port() {
+            Some(port) => format!("{host}:{port}").into(),
+            None => host.into(),
+        };
+        let named = match &self.credentials.0 {
+            Kind::App { key, .. } => matches!(key.0, Secret::Named(_)),
+            Kind::Token { token } => matches!(token.0, Secret::Named(_)),
+            Kind::Anonymous => false,
+        };
+        if named && self.keyring.is_none() {
+            return Err(Error::invalid(
+                OPERATION,
+                "the credential names a secret, and there is no secret store; call `secrets`",
+            ));
+        }
+        let pattern = |text: &String| {
+            Pattern::new(&text.to_ascii_lowercase()).map_err(|problem| {
+                Error::invalid(OPERATION, problem).with("pattern", format!("{text:?}"))
+            })
+        };
+        let allowed = self.allowed.iter().map(pattern).collect::<Result<Vec<_>>>()?;
+        let governor = Governor::new(self.limits, Arc::clone(&self.clock));
+        let transport = Arc::new(Transport::new(base, governor, &self.client)?);
+        let authorizer = Authorizer::new(
+            self.credentials.0,
+            self.keyring,
+            Arc::clone(&self.clock),
+            Arc::clone(&transport),
+        );
+        let conditional = ConditionalCache::new(self.memory_bytes / 2);
+        Ok(GitHubDriver {
+            host,
+            allowed: allowed.into(),
+            api: Api::new(transport, authorizer, conditional, self.clock),
+        })
+    }
+}
