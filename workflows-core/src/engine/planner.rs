@@ -22,7 +22,7 @@ use crate::{
     policy::{Facts, PlannedRun as Asked, Verdict},
     run::Origin,
     source::Connections,
-    store::{Outcome, PageRequest, RunQuery},
+    store::{Outcome, RunQuery},
     workflow::{
         DocumentPlace, LoadedWorkflow, PipelineFile, RepoSelector, RepoValues, SELF, Strategy,
         Values,
@@ -485,24 +485,14 @@ impl Planner<'_> {
     /// Refuses a run when too many of its tenant wait.
     async fn limit_queue(&self) -> Result<(), Stopped> {
         let most = self.core.options.max_queued_runs_per_tenant;
-        let mut page = PageRequest { limit: 1_000, after: None };
-        let mut waiting = 0;
-        loop {
-            let query = RunQuery::of(self.event.tenant.clone())
-                .states(vec![RunState::Planned, RunState::Queued])
-                .page(page);
-            let found = self.core.store.runs(query).await?;
-            waiting += found.items.len();
-            if waiting >= most as usize {
-                return Err(denied(format!(
-                    "max_queued_runs_per_tenant: {waiting} runs wait, and {most} may"
-                )));
-            }
-            match found.next {
-                Some(next) => page.after = Some(next),
-                None => return Ok(()),
-            }
+        let waiting = RunQuery::of(self.event.tenant.clone())
+            .states(vec![RunState::Planned, RunState::Queued]);
+        let waiting = self.core.store.count_runs(waiting, most).await?;
+        if waiting >= most {
+            let rule = format!("max_queued_runs_per_tenant: {waiting} runs wait, and {most} may");
+            return Err(denied(rule));
         }
+        Ok(())
     }
 
     // --- identity ------------------------------------------------------------------------------

@@ -203,6 +203,10 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// Runs, newest first.
     async fn runs(&self, query: RunQuery) -> Result<Page<Run>>;
 
+    /// How many runs a query finds, whatever page it asks for. Counting stops at `most`, so that it
+    /// costs no more however many there are.
+    async fn count_runs(&self, query: RunQuery, most: u32) -> Result<u32>;
+
     /// Statuses, newest first.
     async fn statuses(&self, query: StatusQuery) -> Result<Page<StatusRecord>>;
 

@@ -40,6 +40,7 @@ use self::{
     },
     outbox::a_notification_is_made_once_and_told_in_order,
     pages::{
+        counting_runs_stops_where_it_is_told,
         events_are_found_by_everything_that_a_query_narrows_by,
         pages_are_stable_while_more_comes_in, runs_are_found_by_everything_that_a_query_narrows_by,
     },
@@ -125,6 +126,7 @@ suite! {
         decisions_and_their_trigger_sets_are_kept,
         pages_are_stable_while_more_comes_in,
         runs_are_found_by_everything_that_a_query_narrows_by,
+        counting_runs_stops_where_it_is_told,
         events_are_found_by_everything_that_a_query_narrows_by,
         pruning_keeps_what_is_under_way_and_every_key,
         a_workflow_keeps_so_many_runs,

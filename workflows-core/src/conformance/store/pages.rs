@@ -3,8 +3,8 @@
 use jiff::SignedDuration;
 
 use super::ledger::{
-    Fixture, Ledger, MAIN, Outcome, occurrence, planned, pull_request, pulled, push, repo, runs,
-    sha, tenant, zero,
+    Fixture, Ledger, MAIN, Outcome, occurrence, other_tenant, planned, pull_request, pulled, push,
+    repo, runs, sha, tenant, zero,
 };
 use crate::{
     EventKind, Run, RunState, WorkflowId,
@@ -113,6 +113,8 @@ pub(super) async fn runs_are_found_by_everything_that_a_query_narrows_by(
     let all = ledger.store.runs(RunQuery::of(tenant())).await?.items;
     expect_eq("runs without a narrowing", &all.len(), &count)?;
     for (name, run, query) in varied {
+        let counted = ledger.store.count_runs(query.clone(), 100).await?;
+        expect_eq(&format!("the count of runs by {name}"), &counted, &1)?;
         let found = ledger.store.runs(query).await?.items;
         let keys: Vec<_> = found.iter().map(|run| &run.key).collect();
         expect_eq(&format!("runs by {name}"), &keys, &vec![&run.key])?;
@@ -121,6 +123,28 @@ pub(super) async fn runs_are_found_by_everything_that_a_query_narrows_by(
     let registered = RunQuery::of(tenant()).workflow(Some(WorkflowId::registered("ci")));
     let found = ledger.store.runs(registered).await?.items;
     expect_eq("runs of the registered workflow", &found.len(), &(count - 2))
+}
+
+pub(super) async fn counting_runs_stops_where_it_is_told(fixture: Fixture) -> Outcome {
+    let ledger = Ledger::open(fixture).await;
+    let waiting = |number: i32| Run {
+        state: if number % 2 == 0 { RunState::Planned } else { RunState::Queued },
+        ..planned(&format!("waiting {number}"), "e", 1, ledger.now())
+    };
+    let ended = Run { state: RunState::Succeeded, ..planned("ended", "e", 1, ledger.now()) };
+    let theirs = Run { tenant: other_tenant(), ..waiting(100) };
+    let all = (0..7).map(waiting).chain([ended, theirs]).collect();
+    ledger.commit(runs(all)).await?;
+    let query = || RunQuery::of(tenant()).states(vec![RunState::Planned, RunState::Queued]);
+    for (most, expected) in [(100, 7), (7, 7), (6, 6), (1, 1), (0, 0)] {
+        let counted = ledger.store.count_runs(query(), most).await?;
+        expect_eq(&format!("runs that wait, counted to {most}"), &counted, &expected)?;
+    }
+    let page = PageRequest { limit: 2, after: Some(1) };
+    let counted = ledger.store.count_runs(query().page(page), 100).await?;
+    expect_eq("runs that wait, with a page asked for", &counted, &7)?;
+    let counted = ledger.store.count_runs(RunQuery::of(tenant()), 100).await?;
+    expect_eq("all runs", &counted, &8)
 }
 
 pub(super) async fn events_are_found_by_everything_that_a_query_narrows_by(

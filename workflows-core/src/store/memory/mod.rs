@@ -359,6 +359,13 @@ impl Store for MemoryStore {
         Ok(pages::page(&self.ledger().runs, query.page, |one| pages::run(&query, one)))
     }
 
+    async fn count_runs(&self, query: RunQuery, most: u32) -> Result<u32> {
+        let ledger = self.ledger();
+        let found = ledger.runs.values().filter(|one| pages::run(&query, one));
+        // At most `most`, which is a `u32`.
+        Ok(found.take(most as usize).count() as u32)
+    }
+
     async fn statuses(&self, query: StatusQuery) -> Result<Page<StatusRecord>> {
         Ok(pages::page(&self.ledger().statuses, query.page, |one| pages::status(&query, one)))
     }

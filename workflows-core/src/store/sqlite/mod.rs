@@ -487,6 +487,10 @@ impl Store for SqliteStore {
         self.read(pages::runs(&self.pool, &query).await)
     }
 
+    async fn count_runs(&self, query: RunQuery, most: u32) -> Result<u32> {
+        self.read(pages::count_runs(&self.pool, &query, most).await)
+    }
+
     async fn statuses(&self, query: StatusQuery) -> Result<Page<StatusRecord>> {
         self.read(pages::statuses(&self.pool, &query).await)
     }

@@ -158,8 +158,24 @@ pub(super) async fn runs(pool: &SqlitePool, query: &RunQuery) -> Done<Page<Run>>
     select_runs(query).bodies(pool, query.page).await
 }
 
+pub(super) async fn count_runs(pool: &SqlitePool, query: &RunQuery, most: u32) -> Done<u32> {
+    let counted = select_count_of_runs(query, most).build().fetch_one(pool).await?;
+    Ok(counted.try_get(0)?)
+}
+
+pub(super) fn select_count_of_runs(query: &RunQuery, most: u32) -> QueryBuilder<Sqlite> {
+    let counted = Select::new("SELECT count(*) FROM (SELECT 1 FROM runs", "id", &query.tenant);
+    let mut sql = narrow_runs(counted, query).sql;
+    sql.push(" LIMIT ").push_bind(most).push(")");
+    sql
+}
+
 pub(super) fn select_runs(query: &RunQuery) -> Select {
-    let mut select = Select::new("SELECT id, body FROM runs", "id", &query.tenant)
+    narrow_runs(Select::new("SELECT id, body FROM runs", "id", &query.tenant), query)
+}
+
+fn narrow_runs(select: Select, query: &RunQuery) -> Select {
+    let mut select = select
         .text("repo", query.repo.as_ref().map(|repo| repo.as_str()))
         .text("repo_name", query.repo_name.as_deref())
         .text("workflow", query.workflow.as_ref().map(|workflow| &*workflow.name))

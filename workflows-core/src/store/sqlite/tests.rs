@@ -1,12 +1,12 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
-use sqlx::{ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{ConnectOptions, QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use super::{
     SqliteOptions, SqliteStore,
     pages::{
-        Select, select_decisions, select_events, select_notifications, select_observations,
-        select_runs, select_statuses,
+        Select, select_count_of_runs, select_decisions, select_events, select_notifications,
+        select_observations, select_runs, select_statuses,
     },
     queue::TENANTS_WITH_WORK,
 };
@@ -132,7 +132,10 @@ async fn a_ledger_of_every_earlier_schema_opens_with_everything_in_it() {
 }
 
 async fn plan(db: &mut SqliteConnection, select: Select) -> String {
-    let sql = select.page(PageRequest::default());
+    plan_of(db, select.page(PageRequest::default())).await
+}
+
+async fn plan_of(db: &mut SqliteConnection, sql: QueryBuilder<Sqlite>) -> String {
     let statement = format!("EXPLAIN QUERY PLAN {}", sql.sql().as_str());
     let mut parts = sqlx::query_as::<_, (i64, i64, i64, String)>(sqlx::AssertSqlSafe(statement));
     // A plan does not depend on what is bound, but on every place being bound.
@@ -193,6 +196,17 @@ async fn every_query_is_led_by_an_index() {
             assert!(plan.contains(&column), "{name}: {plan}");
         }
     }
+}
+
+#[tokio::test]
+async fn counting_the_runs_in_some_states_reads_an_index_and_no_run() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("ledger.db");
+    open(&path).await.expect("the ledger opens").close().await;
+    let mut db = raw(&path).await;
+    let query = RunQuery::of(Tenant::default()).states(vec![RunState::Planned, RunState::Queued]);
+    let plan = plan_of(&mut db, select_count_of_runs(&query, 10)).await;
+    assert!(plan.contains("COVERING INDEX runs_state (tenant=? AND state=?)"), "{plan}");
 }
 
 #[tokio::test]

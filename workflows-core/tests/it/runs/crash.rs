@@ -197,6 +197,9 @@ impl Store for Dying {
     async fn runs(&self, query: RunQuery) -> Result<Page<Run>> {
         self.alive()?.runs(query).await
     }
+    async fn count_runs(&self, query: RunQuery, most: u32) -> Result<u32> {
+        self.alive()?.count_runs(query, most).await
+    }
     async fn statuses(&self, query: StatusQuery) -> Result<Page<StatusRecord>> {
         self.alive()?.statuses(query).await
     }

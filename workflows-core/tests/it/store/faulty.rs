@@ -38,6 +38,7 @@ enum Fault {
     WakesForNothing,
     PrunesKeysOfRuns,
     GivesTheFirstPageOnly,
+    CountsOnAndOn,
     ExtendsNothing,
 }
 
@@ -242,6 +243,11 @@ impl Store for Faulty {
         self.inner.runs(query).await
     }
 
+    async fn count_runs(&self, query: RunQuery, most: u32) -> Result<u32> {
+        let most = if self.fault == Fault::CountsOnAndOn { u32::MAX } else { most };
+        self.inner.count_runs(query, most).await
+    }
+
     async fn statuses(&self, query: StatusQuery) -> Result<Page<StatusRecord>> {
         self.inner.statuses(query).await
     }
@@ -300,6 +306,7 @@ async fn the_suite_finds_out_each_promise_that_is_not_kept() {
         (Fault::WakesForNothing, "workers_are_woken_when_work_comes"),
         (Fault::PrunesKeysOfRuns, "pruning_keeps_what_is_under_way_and_every_key"),
         (Fault::GivesTheFirstPageOnly, "pages_are_stable_while_more_comes_in"),
+        (Fault::CountsOnAndOn, "counting_runs_stops_where_it_is_told"),
         (Fault::ExtendsNothing, "an_extended_lease_lasts_from_now_on"),
     ];
     let cases = cases();
