@@ -273,6 +273,14 @@ fn asker_origin(event: &Event) -> Option<FactsOrigin> {
     (!CHANGES.contains(&event.kind)).then(|| sender_origin(event))
 }
 
+/// Whether an event hangs on somebody who needs no right to the repository to cause it.
+pub(crate) fn comes_from_outside(event: &Event) -> bool {
+    [change_origin(event), asker_origin(event)]
+        .iter()
+        .flatten()
+        .any(|origin| matches!(origin, FactsOrigin::Fork { .. } | FactsOrigin::Comment { .. }))
+}
+
 /// The origin of what somebody told the engine: the embedding program's own requests are trusted,
 /// those that another source brought are that source's.
 pub(crate) fn sender_origin(event: &Event) -> FactsOrigin {

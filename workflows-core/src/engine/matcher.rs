@@ -307,7 +307,8 @@ pub(crate) async fn evaluate(
                     let context = source
                         .loaded(core, event, definition.id())
                         .map(|loaded| planner::context(core, loaded.workflow(), trigger.name()));
-                    evaluation.note_failure(event, request, context, &filter, &error);
+                    let order = note_order(&gate, event, request).await?;
+                    evaluation.note_failure(event, order, context, &filter, &error);
                     Outcome::Failed { filter: filter.to_string(), error }
                 }
             };
@@ -315,7 +316,8 @@ pub(crate) async fn evaluate(
         }
     }
     if let Some(found) = &found {
-        evaluation.tell_of_directory(core, event, request, found).await?;
+        let order = note_order(&gate, event, request).await?;
+        evaluation.tell_of_directory(core, event, order, found).await?;
     }
     let moved_on = if matched.is_empty() { None } else { gate.moved_on().await? };
     if let Some(present) = &moved_on {
@@ -359,13 +361,13 @@ pub(crate) async fn evaluate(
                         match &outcome {
                             Outcome::Failed { filter, error } => evaluation.note_failure(
                                 event,
-                                request,
+                                request.order,
                                 Some(context),
                                 filter,
                                 error,
                             ),
                             Outcome::Denied { rule } => {
-                                evaluation.note_denied(event, request, &context, rule);
+                                evaluation.note_denied(event, request.order, &context, rule);
                             }
                             _ => {}
                         }
@@ -375,7 +377,8 @@ pub(crate) async fn evaluate(
             }
             Verdict::Wait { approvers } => {
                 skipped.remove(&context);
-                evaluation.note_waiting(event, request, &context, &approvers);
+                let order = note_order(&gate, event, request).await?;
+                evaluation.note_waiting(event, order, &context, &approvers);
                 Outcome::Waiting { approvers }
             }
             Verdict::Deny { rule } => {
@@ -384,7 +387,8 @@ pub(crate) async fn evaluate(
                     |facts: &Facts| matches!(facts.origin, FactsOrigin::Comment { .. });
                 if !facts.last().is_some_and(by_comment) {
                     skipped.remove(&context);
-                    evaluation.note_denied(event, request, &context, &rule);
+                    let order = note_order(&gate, event, request).await?;
+                    evaluation.note_denied(event, order, &context, &rule);
                 }
                 Outcome::Denied { rule }
             }
@@ -395,11 +399,25 @@ pub(crate) async fn evaluate(
         evaluation.runs.iter().filter_map(|one| one.run.status_context.clone()).collect();
     for (context, reason) in skipped {
         if !running.contains(&context) {
+            let order = note_order(&gate, event, request).await?;
             let title = "it did not have to run";
-            evaluation.note(event, request, &context, StatusState::Neutral, title, &reason);
+            evaluation.note(event, order, &context, StatusState::Neutral, title, &reason);
         }
     }
     Ok(evaluation)
+}
+
+/// Whose a note is on a commit. A commit belongs to no pull request: anybody can open one whose head
+/// is the head of `main`. What nobody with rights let through is therefore behind every run and
+/// every note of those who have them, whichever comes first.
+async fn note_order(gate: &Gate<'_>, event: &Event, request: &AttemptRequest) -> Result<i64> {
+    let trusted = !gate::comes_from_outside(event) || gate.all().await?.1 == Verdict::Allow;
+    Ok(if trusted { request.order } else { behind_everything(request.order) })
+}
+
+/// The place of an order among those that are behind all that the order of intake gives.
+fn behind_everything(order: i64) -> i64 {
+    order.saturating_sub(i64::MAX)
 }
 
 /// Why nothing can run for an event, whoever asks.
@@ -534,7 +552,7 @@ impl Evaluation {
     fn note(
         &mut self,
         event: &Event,
-        request: &AttemptRequest,
+        order: i64,
         context: &Arc<str>,
         state: StatusState,
         title: &str,
@@ -548,7 +566,7 @@ impl Evaluation {
                 commit: head.sha.clone(),
                 context: Arc::clone(context),
             },
-            order: request.order,
+            order,
             subject: StatusSubject::Note {
                 state,
                 title: title.to_owned(),
@@ -560,36 +578,24 @@ impl Evaluation {
     fn note_failure(
         &mut self,
         event: &Event,
-        request: &AttemptRequest,
+        order: i64,
         context: Option<Arc<str>>,
         filter: &str,
         error: &str,
     ) {
         if let Some(context) = context {
             let title = format!("{filter} failed");
-            self.note(event, request, &context, StatusState::Failure, &title, error);
+            self.note(event, order, &context, StatusState::Failure, &title, error);
         }
     }
 
-    fn note_denied(
-        &mut self,
-        event: &Event,
-        request: &AttemptRequest,
-        context: &Arc<str>,
-        rule: &str,
-    ) {
+    fn note_denied(&mut self, event: &Event, order: i64, context: &Arc<str>, rule: &str) {
         let title = "the platform does not allow this run";
         let summary = format!("Denied by the rule: {rule}");
-        self.note(event, request, context, StatusState::Failure, title, &summary);
+        self.note(event, order, context, StatusState::Failure, title, &summary);
     }
 
-    fn note_waiting(
-        &mut self,
-        event: &Event,
-        request: &AttemptRequest,
-        context: &Arc<str>,
-        approvers: &str,
-    ) {
+    fn note_waiting(&mut self, event: &Event, order: i64, context: &Arc<str>, approvers: &str) {
         let head = event.head.as_ref().map_or("", |head| head.sha.as_str());
         let summary = format!(
             "Nothing runs for commit {head} before it is approved by {approvers}. After a look at \
@@ -597,7 +603,7 @@ impl Evaluation {
              approval."
         );
         let title = "it waits for an approval";
-        self.note(event, request, context, StatusState::ActionRequired, title, &summary);
+        self.note(event, order, context, StatusState::ActionRequired, title, &summary);
     }
 
     /// Tells on the commit what is wrong with its definitions, and when that is mended.
@@ -605,7 +611,7 @@ impl Evaluation {
         &mut self,
         core: &Core,
         event: &Event,
-        request: &AttemptRequest,
+        order: i64,
         found: &InRepository,
     ) -> Result<()> {
         let InRepository { directory, commit, overruled } = found;
@@ -648,7 +654,7 @@ impl Evaluation {
             }
         };
         let title: String = title.chars().take(140).collect();
-        self.note(event, request, &context, state, &title, &lines.join("\n"));
+        self.note(event, order, &context, state, &title, &lines.join("\n"));
         Ok(())
     }
 }
@@ -694,9 +700,12 @@ fn given_up(core: &Core, event: &Event, attempt: &AttemptId, error: &Error) -> E
     }
     evaluation.batch.judged_by.insert("failure".to_owned(), error.clone());
     let context: Arc<str> = format!("{}/definitions", core.options.status_prefix).into();
-    let request = AttemptRequest::first(event);
+    let order = match gate::comes_from_outside(event) {
+        true => behind_everything(event.sequence),
+        false => event.sequence,
+    };
     let title = "it could not be decided what to run";
-    evaluation.note(event, &request, &context, StatusState::Failure, title, &error);
+    evaluation.note(event, order, &context, StatusState::Failure, title, &error);
     let mut effects = Effects::default();
     evaluation.into_effects(core, &mut effects);
     effects

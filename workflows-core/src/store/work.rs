@@ -373,7 +373,9 @@ pub struct StatusDesire {
     /// Which status.
     pub key: StatusKey,
     /// Whose it is. The highest owns the status; a lower one changes nothing, and the same one may
-    /// say something else.
+    /// say something else. Runs, and notes about what somebody with rights did, have their place in
+    /// the order of intake; notes about what an outsider did have one that is not above 0, so that
+    /// they never take a status away.
     pub order: i64,
     /// What it shows.
     pub subject: StatusSubject,

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::SignedDuration;
 use workflows_core::{
-    DefaultPolicy, ErrorKind, Permission, Policy, RepoRef, Result, Tenant,
+    CommitId, DefaultPolicy, ErrorKind, Event, Permission, Policy, RepoRef, Result, RunPhase,
+    Store, Tenant,
     conformance::ScmCall,
     policy::{Facts, FactsOrigin, PlannedRun, Verdict},
     repo::StatusState,
@@ -162,6 +164,135 @@ async fn an_event_that_can_never_be_decided_is_recorded_as_failed_after_a_while(
     world.settles().await;
     let batch = world.batches(&event.key).await.pop().unwrap();
     assert!(batch.judged_by["failure"].contains("the host is down"), "{batch:?}");
+}
+
+/// Opens a pull request from a fork, and moves its head to a commit that the repository has.
+async fn forks_head_moves_to(world: &World, head: &CommitId) -> Event {
+    let (number, opened) = world.repo.open_fork_pull_request("mallory", "main", &[("a", "evil")]);
+    world.hears(opened).await;
+    let moved = world.repo.edit_pull_request("mallory", number, |one| one.head.sha = head.clone());
+    world.hears(moved).await.expect("a pull request that moved is news")
+}
+
+/// A workflow for pushes and pull requests with these further fields of the pull request's trigger.
+fn ci_with(of_pull_request: &str) -> String {
+    let triggers = format!(
+        "\n  triggers:\n  - {{ name: pull-request, on: pull_request{of_pull_request} }}\n  - {{ name: \
+         push, on: push }}"
+    );
+    workflow("ci", &triggers)
+}
+
+/// The head of `main` with a run that failed there.
+async fn failed_on_main(world: &World) -> CommitId {
+    world.hears(world.repo.push("alice", "main", &[("docs/a", "1")])).await;
+    let run = world.runs().await.remove(0);
+    world.sink.set_phase(&run.key, RunPhase::Failed);
+    world.passes(SignedDuration::from_secs(60));
+    world.settles().await;
+    let head = world.repo.head("main");
+    assert_eq!(world.shows(&head, CONTEXT), Some(StatusState::Failure));
+    head
+}
+
+#[tokio::test]
+async fn a_strangers_pull_request_at_the_head_of_main_leaves_the_status_of_its_run_alone() {
+    let cases = [
+        ("it waits", "", "Waiting"),
+        ("it is skipped", ", paths: { exclude: ['**'] }, whenSkipped: neutral", "Rejected"),
+        ("its filter fails", ", filter: 'event.data.size > 3'", "Failed"),
+    ];
+    for (case, trigger, outcome) in cases {
+        let world = World::with(&ci_with(trigger));
+        let head = failed_on_main(&world).await;
+        let before = world.repo.status_history(&head, CONTEXT);
+        let event = forks_head_moves_to(&world, &head).await;
+        let said = format!("{:?}", world.outcome(&event, "pull-request").await);
+        assert!(said.starts_with(outcome), "{case}: {said}");
+        assert_eq!(world.repo.status_history(&head, CONTEXT), before, "{case}");
+    }
+    let world = World::with_policy(&ci_with(""), Arc::new(NoForks));
+    let head = failed_on_main(&world).await;
+    let event = forks_head_moves_to(&world, &head).await;
+    assert!(matches!(world.outcome(&event, "pull-request").await, Outcome::Denied { .. }));
+    assert!(!world.status(&head, CONTEXT).summary.contains("no forks"));
+}
+
+#[tokio::test]
+async fn a_run_of_the_repository_takes_over_what_a_stranger_had_claimed_before_it() {
+    let world = World::with(&ci_with(""));
+    world.hears(world.repo.push("alice", "feature", &[("a", "1")])).await;
+    let first = world.repo.head("feature");
+    let main = world.repo.head("main");
+    // Alice's commit is known to the host before the engine hears of it.
+    let pushed = world.repo.push("alice", "feature", &[("a", "2")]);
+    let head = world.repo.head("feature");
+    let store = &world.store;
+    let admitted = store.admit(vec![pushed], None).await.unwrap();
+    let push = admitted[0].event().cloned().unwrap();
+    assert_ne!(first, main);
+    forks_head_moves_to(&world, &head).await;
+    assert!(matches!(world.outcome(&push, "push").await, Outcome::Matched { .. }));
+    assert_eq!(world.shows(&head, CONTEXT), Some(StatusState::InProgress));
+}
+
+#[tokio::test]
+async fn a_strangers_event_that_cannot_be_decided_leaves_the_status_of_definitions_alone() {
+    let definitions = "workflows/definitions";
+    let world = World::with(CI);
+    world.hears(world.repo.push("alice", "main", &[(".tekton/broken.yaml", "kind: [")])).await;
+    let head = world.repo.head("main");
+    let before = world.repo.status_history(&head, definitions);
+    assert_eq!(before.len(), 1, "{before:?}");
+    let (number, opened) = world.repo.open_fork_pull_request("mallory", "main", &[("a", "evil")]);
+    let moved = world.repo.edit_pull_request("mallory", number, |one| one.head.sha = head.clone());
+    world.scm.go_down();
+    world.hears(opened).await;
+    let event = world.hears(moved).await.unwrap();
+    world.passes(SignedDuration::from_hours(7));
+    world.settles().await;
+    world.scm.come_back();
+    world.passes(SignedDuration::from_hours(1));
+    world.settles().await;
+    let batch = world.batches(&event.key).await.pop().unwrap();
+    assert!(batch.judged_by.contains_key("failure"), "{batch:?}");
+    assert_eq!(world.repo.status_history(&head, definitions), before);
+}
+
+#[tokio::test]
+async fn a_strangers_comment_whose_trigger_fails_or_is_skipped_changes_no_status() {
+    for trigger in [
+        "command: /bench, filter: 'event.data.size > 3'",
+        "command: /bench, filter: 'event.comment.author == \"alice\"', whenSkipped: neutral",
+    ] {
+        let spec = format!(
+            "\n  triggers:\n  - {{ name: pr, on: pull_request }}\n  - {{ name: bench, on: comment, \
+             {trigger} }}"
+        );
+        let world = World::with(&workflow("ci", &spec));
+        world.repo.push("alice", "feature", &[("a", "1")]);
+        let (number, opened) = world.repo.open_pull_request("alice", "feature", "main");
+        world.hears(opened).await;
+        let head = world.repo.head("feature");
+        let before = world.repo.status_history(&head, CONTEXT);
+        let comment = world.hears(world.repo.comment("mallory", number, "/bench")).await.unwrap();
+        let said = world.outcome(&comment, "bench").await;
+        assert!(matches!(said, Outcome::Failed { .. } | Outcome::Rejected(_)), "{said:?}");
+        assert_eq!(world.repo.status_history(&head, CONTEXT), before, "{trigger}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_writer_does_still_takes_the_status_over() {
+    let world = World::with(&ci_with(", paths: { exclude: ['**'] }, whenSkipped: neutral"));
+    let head = failed_on_main(&world).await;
+    world.repo.push("alice", "feature", &[("a", "1")]);
+    let (number, opened) = world.repo.open_pull_request("alice", "feature", "main");
+    world.hears(opened).await;
+    world
+        .hears(world.repo.edit_pull_request("alice", number, |one| one.head.sha = head.clone()))
+        .await;
+    assert_eq!(world.shows(&head, CONTEXT), Some(StatusState::Neutral));
 }
 
 /// Pins definitions to the base, and trusts everybody.
