@@ -305,6 +305,9 @@ fn line_of(run: &Run) -> String {
     if !run.message.is_empty() {
         add(run.message.clone());
     }
+    for (name, remark) in run.remarks.iter().filter(|(_, remark)| **remark != run.message) {
+        add(format!("{name}: {remark}"));
+    }
     if let Some(cancel) = &run.cancel {
         add(format!("told to end: {:?}", cancel.reason));
     }

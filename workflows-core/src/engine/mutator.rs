@@ -73,14 +73,17 @@ impl<'a> PlannedPipelineRun<'a> {
 pub enum Mutation {
     /// It goes on.
     Proceed,
-    /// It is created no sooner than this time from now.
+    /// It is created no sooner than this time from now. Its status says until when and why
+    /// meanwhile, and the run keeps it as the remark `delayed`. Of several mutators the longest
+    /// delay counts.
     Delay {
         /// How long.
         by: SignedDuration,
         /// Why, for people.
         reason: String,
     },
-    /// It is not created.
+    /// It is not created: the decision is that the run is denied, by the rule that the reason
+    /// gives, and the commit's status says so.
     Veto {
         /// Why, for people.
         reason: String,

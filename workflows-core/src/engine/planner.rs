@@ -1,6 +1,6 @@
 //! From a trigger that an event is for to the run that it asks for.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -178,7 +178,7 @@ impl Planner<'_> {
         let groups = groups.map_err(|error| failed("concurrency", error))?;
         let identity = self.identity(&name, workflow);
         identity.put_on(&mut pipeline_run);
-        let not_before = self.mutate(&mut pipeline_run, &identity).await?;
+        let delay = self.mutate(&mut pipeline_run, &identity).await?;
         self.judge(&pipeline_run, sink.as_str(), workflow).await?;
 
         let queues = groups.iter().any(|one| matches!(one.strategy, Strategy::Queue(_)));
@@ -216,7 +216,7 @@ impl Planner<'_> {
             pipeline_run: Arc::new(pipeline_run),
             groups,
             state,
-            message: String::new(),
+            message: delay.as_ref().map_or_else(String::new, Delay::to_string),
             cancel: None,
             replaces: Vec::new(),
             handle: None,
@@ -224,7 +224,7 @@ impl Planner<'_> {
             tasks: Vec::new(),
             results: Vec::new(),
             failure: None,
-            remarks: self.remarks(),
+            remarks: self.remarks(delay.as_ref()),
             notify: spec.notify.clone(),
             status_context: Some(context(core, workflow, candidate.trigger)),
             retention: spec.retention.clone(),
@@ -234,12 +234,14 @@ impl Planner<'_> {
             started_at: None,
             finished_at: None,
         };
+        let not_before = delay.map(|delay| delay.until);
         Ok(Plan::Run(Box::new(PlannedRun { run, not_before })))
     }
 
-    fn remarks(&self) -> BTreeMap<String, String> {
-        let by = self.request.by.iter();
-        by.map(|by| ("requestedBy".to_owned(), by.to_string())).collect()
+    fn remarks(&self, delay: Option<&Delay>) -> BTreeMap<String, String> {
+        let by = self.request.by.iter().map(|by| ("requestedBy".to_owned(), by.to_string()));
+        let delayed = delay.iter().map(|delay| ("delayed".to_owned(), delay.to_string()));
+        by.chain(delayed).collect()
     }
 
     fn origin(&self) -> Origin {
@@ -418,13 +420,13 @@ impl Planner<'_> {
 
     // --- what the platform says ----------------------------------------------------------------
 
-    /// Asks the mutators. Returns when the run may be created at the earliest.
+    /// Asks the mutators. Returns for how long, and why, they want the run to wait.
     async fn mutate(
         &self,
         pipeline_run: &mut Value,
         identity: &Identity,
-    ) -> Result<Option<Timestamp>, Stopped> {
-        let mut not_before = None;
+    ) -> Result<Option<Delay>, Stopped> {
+        let mut delay: Option<Delay> = None;
         for mutator in &self.core.mutators {
             let Self { event, candidate, key, .. } = self;
             let mut seen =
@@ -434,15 +436,17 @@ impl Planner<'_> {
             match said {
                 Ok(Mutation::Proceed) => {}
                 Ok(Mutation::Delay { by, reason }) => {
-                    tracing::info!(run = %key, %reason, "a run is delayed");
-                    not_before = not_before.max(Some(after(self.core.clock.now(), by)));
+                    let until = after(self.core.clock.now(), by);
+                    let delay = delay.get_or_insert(Delay { until, reasons: Vec::new() });
+                    delay.until = delay.until.max(until);
+                    delay.reasons.push(reason);
                 }
                 Ok(Mutation::Veto { reason }) => return Err(denied(reason)),
                 Err(error) if error.kind().is_retryable() => return Err(error.into()),
                 Err(error) => return Err(denied(error.to_string())),
             }
         }
-        Ok(not_before)
+        Ok(delay)
     }
 
     /// Asks the policy whether the run may have what it asks for.
@@ -559,6 +563,18 @@ impl Planner<'_> {
             label("pull-request", number);
         }
         Identity { name: Arc::clone(name), annotations, labels }
+    }
+}
+
+/// That mutators want a run to wait.
+struct Delay {
+    until: Timestamp,
+    reasons: Vec<String>,
+}
+
+impl fmt::Display for Delay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not before {:.0}: {}", self.until, self.reasons.join("; "))
     }
 }
 

@@ -117,7 +117,7 @@ fn summary(run: &Run) -> String {
     if let Some(failure) = &run.failure {
         failing_step(&mut text, failure);
     }
-    for (name, remark) in &run.remarks {
+    for (name, remark) in run.remarks.iter().filter(|(_, remark)| **remark != run.message) {
         let _ = writeln!(text, "{}: {}\n", plain(name), plain(remark));
     }
     let _ = writeln!(text, "Run `{}`, trigger {}.", run.name, plain(&run.trigger));

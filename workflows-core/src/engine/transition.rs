@@ -93,7 +93,7 @@ pub(crate) fn notify_work(run: &Run, notifier: &NotifierName) -> NewWork {
 }
 
 /// A run that was created and has not started looks like one that waits: that alone is worth no
-/// call to the host.
+/// call to the host, unless it was said for what it waits.
 fn shows_otherwise(before: &Run, after: &Run) -> bool {
     let waits = |state| {
         matches!(
@@ -104,7 +104,10 @@ fn shows_otherwise(before: &Run, after: &Run) -> bool {
     let moved = before.state != after.state && !(waits(before.state) && waits(after.state));
     let waits_otherwise = (before.state == RunState::Queued) != (after.state == RunState::Queued)
         && after.state == RunState::Queued;
-    moved || waits_otherwise
+    let delay_is_over = before.state != after.state
+        && !matches!(before.state, RunState::Queued | RunState::Created)
+        && !before.message.is_empty();
+    moved || waits_otherwise || delay_is_over
 }
 
 /// What happened to a run, in the order in which people are told.

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use jiff::SignedDuration;
 use workflows_core::{
-    Error, Result, RunState,
+    Error, Result, RunPhase, RunState,
     engine::{ConnectionOptions, Mutation, PlannedPipelineRun, RunMutator},
     repo::StatusState,
     store::Outcome,
@@ -77,10 +77,26 @@ async fn a_delayed_run_is_created_when_its_time_has_come_and_the_mutator_is_not_
     world.passes(SignedDuration::from_mins(59));
     world.settles().await;
     assert!(world.sink.created().is_empty());
-    assert_eq!(world.runs().await[0].state, RunState::Admitted);
+    let run = world.runs().await.remove(0);
+    assert_eq!(run.state, RunState::Admitted);
+    let told = "not before 2026-03-01T13:00:00Z: a quota";
+    assert_eq!(run.message, told);
+    let head = world.repo.head("main");
+    let status = world.status(&head, "workflows/ci");
+    assert_eq!((status.state, status.title), (StatusState::Queued, format!("Starting: {told}")));
+    assert_eq!(status.summary.matches("not before").count(), 1, "{}", status.summary);
+    let explained = world.explained(&run.event).await;
+    assert!(explained.contains(&format!("ci/push: admitted; {told}\n")), "{explained}");
+
     world.passes(SignedDuration::from_mins(1));
     world.settles().await;
     assert_eq!(world.sink.created().len(), 1);
+    let run = world.runs().await.remove(0);
+    assert_eq!(run.message, "");
+    assert_eq!(run.remarks["delayed"], told);
+    assert_eq!(world.status(&head, "workflows/ci").title, "Running");
+    let explained = world.explained(&run.event).await;
+    assert!(explained.contains(&format!("; delayed: {told}")), "{explained}");
     assert_eq!(platform.asked(), 1);
 }
 
@@ -93,6 +109,37 @@ async fn a_veto_is_a_recorded_refusal_with_its_reason() {
     assert_eq!(world.outcome(&event, "push").await, denied);
     assert!(world.runs().await.is_empty());
     assert!(world.sink.created().is_empty());
+    let status = world.status(&world.repo.head("main"), "workflows/ci");
+    assert_eq!(status.title, "the platform does not allow this run");
+    assert_eq!(status.summary, "Denied by the rule: the freeze lasts until Monday");
+    let explained = world.explained(&event.key).await;
+    assert!(explained.contains("ci/push: denied: the freeze lasts until Monday"), "{explained}");
+}
+
+#[tokio::test]
+async fn the_longest_of_several_delays_counts_and_every_reason_is_told() {
+    let delay = |minutes, reason: &str| {
+        let by = SignedDuration::from_mins(minutes);
+        Arc::new(Platform::says([Ok(Mutation::Delay { by, reason: reason.to_owned() })]))
+    };
+    let (long, short) = (delay(60, "a quota"), delay(10, "a warm-up"));
+    let world = World::built(CI, ConnectionOptions::default(), |builder| {
+        builder.mutator(long).mutator(short)
+    });
+    world.sink.start_as(RunPhase::Pending);
+    world.hears(world.repo.push("alice", "main", &[("a", "1")])).await;
+    let told = "not before 2026-03-01T13:00:00Z: a quota; a warm-up";
+    assert_eq!(world.runs().await[0].message, told);
+    let head = world.repo.head("main");
+    world.passes(SignedDuration::from_mins(59));
+    world.settles().await;
+    assert!(world.sink.created().is_empty());
+    world.passes(SignedDuration::from_mins(1));
+    world.settles().await;
+    assert_eq!(world.sink.created().len(), 1);
+    // Though it has not started, its status does not say that it waits for what is over.
+    assert_eq!(world.runs().await[0].state, RunState::Created);
+    assert_eq!(world.status(&head, "workflows/ci").title, "Created");
 }
 
 #[tokio::test]

@@ -138,6 +138,12 @@ impl World {
         batches
     }
 
+    /// What people read when they ask why something ran for an event.
+    pub(super) async fn explained(&self, event: &EventKey) -> String {
+        let handle = self.engine.handle();
+        handle.explain_event(&Tenant::default(), event).await.unwrap().to_string()
+    }
+
     /// The last decisions about an event.
     pub(super) async fn decisions(&self, event: &Event) -> Vec<Decision> {
         self.batches(&event.key).await.pop().expect("the event was decided").decisions
