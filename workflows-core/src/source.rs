@@ -117,10 +117,12 @@ pub struct RepoInterest {
     pub connection: ConnectionName,
     /// The repository's full name.
     pub repo: Arc<str>,
-    /// The kinds of events.
+    /// The kinds of events. Of a repository that defines its own workflows, pushes, tags and pull
+    /// requests are always among them.
     pub kinds: BTreeSet<EventKind>,
     /// The narrowest ref prefixes that hold all branches and tags that matter, such as
-    /// `refs/heads/main` or `refs/tags/`.
+    /// `refs/heads/main` or `refs/tags/`. Of a repository that defines its own workflows these are
+    /// all branches and tags, for each says itself what runs for it.
     pub ref_prefixes: BTreeSet<Arc<str>>,
 }
 

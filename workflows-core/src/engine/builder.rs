@@ -125,10 +125,11 @@ impl EngineBuilder {
     }
 
     /// A repository of the default tenant that defines its own workflows: what its default branch
-    /// defines is read when the engine starts, so that it is polled and its schedules fire.
+    /// defines is read when the engine starts, so that it is polled, all branches and tags of it,
+    /// and its schedules fire.
     ///
-    /// A repository that a registered workflow names needs no mention, and neither does one whose
-    /// host tells of events by itself.
+    /// A repository that registered workflows alone are for needs no mention, and neither does one
+    /// whose host tells of events by itself.
     pub fn repository(
         self,
         connection: impl Into<ConnectionName>,

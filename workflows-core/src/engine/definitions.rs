@@ -16,7 +16,7 @@ use super::{
 use crate::{
     CommitId, ConnectionName, Error, EventKind, RepoConnection, RepoId, RepoRef, Result, Tenant,
     WorkflowId,
-    matching::{Definition, Index, Pattern, TriggerSet, note_interests},
+    matching::{Definition, Index, Pattern, TriggerSet, narrowest, note_interests},
     source::{Connections, Interests, RepoInterest},
     workflow::{LoadContext, LoadedWorkflow},
 };
@@ -268,13 +268,7 @@ impl Definitions {
             join(&mut by_repository, interest);
         }
         for ((tenant, connection, name), default) in &defaults {
-            let mut interest = RepoInterest {
-                tenant: tenant.clone(),
-                connection: connection.clone(),
-                repo: Arc::clone(name),
-                kinds: BTreeSet::from([EventKind::PUSH]),
-                ref_prefixes: BTreeSet::from([Arc::clone(&default.reference)]),
-            };
+            let mut interest = everything_of(tenant, connection, name);
             let overruled = self.overruled(tenant, &default.repo, &default.directory);
             for (name, defined) in &default.directory.workflows {
                 if !overruled.contains(name) {
@@ -339,23 +333,31 @@ fn schedules_of(
         .collect()
 }
 
+/// What is looked at of a repository that defines its own workflows: each branch, each tag and each
+/// pull request says itself what runs for it, and none can be ruled out before it is looked at.
+fn everything_of(tenant: &Tenant, connection: &ConnectionName, repo: &Arc<str>) -> RepoInterest {
+    RepoInterest {
+        tenant: tenant.clone(),
+        connection: connection.clone(),
+        repo: Arc::clone(repo),
+        kinds: BTreeSet::from([EventKind::PUSH, EventKind::TAG, EventKind::PULL_REQUEST]),
+        ref_prefixes: ["refs/heads/", "refs/tags/"].into_iter().map(Arc::from).collect(),
+    }
+}
+
 /// Adds an interest to the one in the same repository.
 fn join(interests: &mut BTreeMap<Repository, RepoInterest>, interest: RepoInterest) {
     let key = (interest.tenant.clone(), interest.connection.clone(), Arc::clone(&interest.repo));
-    match interests.entry(key) {
-        Entry::Vacant(place) => {
-            place.insert(interest);
-        }
-        Entry::Occupied(mut known) => {
-            let known = known.get_mut();
+    let known = match interests.entry(key) {
+        Entry::Vacant(place) => place.insert(interest),
+        Entry::Occupied(known) => {
+            let known = known.into_mut();
             known.kinds.extend(interest.kinds);
             known.ref_prefixes.extend(interest.ref_prefixes);
-            let all = known.ref_prefixes.clone();
-            known.ref_prefixes.retain(|prefix| {
-                !all.iter().any(|other| other != prefix && prefix.starts_with(&**other))
-            });
+            known
         }
-    }
+    };
+    known.ref_prefixes = narrowest(std::mem::take(&mut known.ref_prefixes));
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -78,9 +78,10 @@ impl EngineHandle {
         self.core.definitions.unregister(tenant, name)
     }
 
-    /// Reads what the default branch of a repository defines: its schedules, and what sources poll
-    /// for it. It is read again when an event says that it moved. A program calls this for each
-    /// repository that it serves without a registered workflow. Returns whether something changed.
+    /// Reads what the default branch of a repository defines, its schedules above all, and has
+    /// sources poll it: all branches and tags, for each says itself what runs for it. It is read
+    /// again when an event says that it moved. A program calls this for each repository that it
+    /// serves without a registered workflow. Returns whether something changed.
     ///
     /// # Errors
     ///

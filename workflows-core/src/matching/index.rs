@@ -258,7 +258,7 @@ pub(crate) fn note_interests(definition: &Definition, interest: &mut RepoInteres
 }
 
 /// Leaves out what begins with another of the prefixes.
-fn narrowest(prefixes: BTreeSet<Arc<str>>) -> BTreeSet<Arc<str>> {
+pub(crate) fn narrowest(prefixes: BTreeSet<Arc<str>>) -> BTreeSet<Arc<str>> {
     let mut kept: Vec<Arc<str>> = Vec::new();
     // In order, whatever begins with a prefix stands right behind it.
     for prefix in prefixes {

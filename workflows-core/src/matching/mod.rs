@@ -14,7 +14,7 @@ mod set;
 mod testing;
 mod trigger;
 
-pub(crate) use self::index::note_interests;
+pub(crate) use self::index::{narrowest, note_interests};
 pub use self::{
     command::{Command, CommandError, PlatformCommand, commands, is_command},
     definition::Definition,

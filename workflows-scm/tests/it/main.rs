@@ -9,6 +9,7 @@ mod git_http;
 #[cfg(feature = "git")]
 mod git_ssh;
 mod poll;
+mod poll_engine;
 #[cfg(feature = "git")]
 mod poll_git;
 mod poll_support;

@@ -1,7 +1,17 @@
 //! Where workflows come from, and what is told when they are wrong.
 
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
 use workflows_core::{
-    conformance::ScmCall, engine::ConnectionOptions, repo::StatusState, store::Outcome,
+    EventKind, EventSource, Result, SourceName, Tenant,
+    conformance::ScmCall,
+    engine::ConnectionOptions,
+    repo::StatusState,
+    source::{Interests, SourceContext},
+    store::Outcome,
 };
 
 use super::world::{CI, World, registered, workflow};
@@ -156,4 +166,63 @@ async fn a_document_can_refer_to_another_repository() {
     let run = world.runs().await.remove(0);
     assert_eq!(super::world::param(&run, "config"), config.head("main").as_str());
     assert_eq!(super::world::param(&run, "code"), "https://scripted.example/acme/api.git");
+}
+
+/// A source that hands on what it is told to look at.
+#[derive(Debug)]
+struct Looker(Mutex<Option<oneshot::Sender<watch::Receiver<Arc<Interests>>>>>);
+
+#[async_trait]
+impl EventSource for Looker {
+    fn name(&self) -> SourceName {
+        SourceName::new("looker")
+    }
+
+    async fn run(&self, context: SourceContext, shutdown: CancellationToken) -> Result<()> {
+        let told = self.0.lock().unwrap().take();
+        let _ = told.expect("it runs once").send(context.interests);
+        shutdown.cancelled().await;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_repository_is_looked_at_as_far_as_it_may_define_what_runs_and_no_further() {
+    let ci = workflow(
+        "ours",
+        "\n  repos: [{ name: code, connection: scm, repo: acme/api }]\n  triggers: [{ name: p, on: \
+         push, branches: [main] }]",
+    );
+    let (told, interests) = oneshot::channel();
+    let looker = Arc::new(Looker(Mutex::new(Some(told))));
+    let world = World::built(CI, ConnectionOptions::default(), |builder| {
+        builder.workflow(registered(&ci)).source(looker)
+    });
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn({
+        let (engine, shutdown) = (world.engine.clone(), shutdown.clone());
+        async move { engine.run(shutdown).await }
+    });
+    let mut interests = interests.await.unwrap();
+    let looked_at = |interests: &mut watch::Receiver<Arc<Interests>>| {
+        let all = Arc::clone(&interests.borrow_and_update());
+        let [one] = all.repos.iter().collect::<Vec<_>>()[..] else { panic!("{all:?}") };
+        let prefixes: Vec<String> = one.ref_prefixes.iter().map(ToString::to_string).collect();
+        (
+            prefixes.join(" "),
+            one.kinds.iter().map(EventKind::to_string).collect::<Vec<_>>().join(" "),
+        )
+    };
+    // Registered workflows alone: exactly what they name.
+    assert_eq!(looked_at(&mut interests), ("refs/heads/main".to_owned(), "push".to_owned()));
+    // The repository defines its own: any branch or tag may, whatever stands on main.
+    let handle = world.engine.handle();
+    let connection = world.scm.connection();
+    handle.watch_repository(&Tenant::default(), &connection, "acme/api").await.unwrap();
+    assert_eq!(
+        looked_at(&mut interests),
+        ("refs/heads/ refs/tags/".to_owned(), "pull_request push tag".to_owned())
+    );
+    shutdown.cancel();
+    running.await.unwrap();
 }
