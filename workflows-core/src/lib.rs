@@ -6,6 +6,7 @@ pub mod conformance;
 pub mod engine;
 mod error;
 pub mod event;
+mod git_files;
 mod identity;
 #[cfg(all(feature = "local", unix))]
 pub mod local;
@@ -25,6 +26,7 @@ pub use self::{
     engine::{Engine, EngineHandle, EngineOptions},
     error::{BoxError, Error, ErrorKind, Result},
     event::{Event, EventKind, Observation, SubjectClaim, Verified},
+    git_files::GitFiles,
     identity::{
         AttemptId, CommitId, ConnectionName, DeliveryId, DeliveryKey, EventKey, GroupKey,
         NotifierName, RepoId, RepoRef, RunKey, SinkName, SourceName, Tenant, WorkflowId, hash_of,

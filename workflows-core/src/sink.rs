@@ -4,7 +4,7 @@ use std::{fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::{TryStreamExt, stream::BoxStream};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -290,18 +290,25 @@ pub trait LogSource: Debug + Send + Sync {
 
     /// The last bytes that a step has written, at most `max_bytes`.
     async fn tail(&self, run: &SinkRun, step: &LogRef, max_bytes: usize) -> Result<Bytes> {
-        use futures::TryStreamExt;
-        let mut tail = Vec::new();
-        let mut stream = self.stream(run, step, false);
-        while let Some(chunk) = stream.try_next().await? {
-            tail.extend_from_slice(&chunk);
-            if tail.len() > 2 * max_bytes {
-                tail.drain(..tail.len() - max_bytes);
-            }
-        }
-        let from = tail.len().saturating_sub(max_bytes);
-        Ok(Bytes::from(tail.split_off(from)))
+        last_bytes(self.stream(run, step, false), max_bytes).await
     }
+}
+
+/// The last bytes of a log, at most `max_bytes`, whatever its length.
+///
+/// # Errors
+///
+/// The stream's.
+pub async fn last_bytes(mut log: BoxStream<'_, Result<Bytes>>, max_bytes: usize) -> Result<Bytes> {
+    let mut tail = Vec::new();
+    while let Some(chunk) = log.try_next().await? {
+        tail.extend_from_slice(&chunk);
+        if tail.len() > 2 * max_bytes {
+            tail.drain(..tail.len() - max_bytes);
+        }
+    }
+    let from = tail.len().saturating_sub(max_bytes);
+    Ok(Bytes::from(tail.split_off(from)))
 }
 
 /// Which step's log.

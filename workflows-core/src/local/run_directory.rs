@@ -21,12 +21,13 @@ use std::{
 };
 
 use jiff::Timestamp;
+use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{files, variables::ParamValue};
 use crate::{
-    CancelMode, CloneCredential, Error, Result, RunKey, RunStatus, Tenant, hash_of,
+    CancelMode, Error, GitFiles, Result, RunKey, RunStatus, Tenant, hash_of,
     sink::{StepStatus, TaskPhase},
 };
 
@@ -83,6 +84,15 @@ impl AttemptRecord {
 pub(super) struct GitCredential {
     git_config: String,
     git_credentials: String,
+}
+
+impl GitCredential {
+    pub(super) fn new(files: GitFiles) -> Self {
+        Self {
+            git_config: files.config,
+            git_credentials: files.credentials.expose_secret().to_owned(),
+        }
+    }
 }
 
 /// A run's directory.
@@ -355,52 +365,6 @@ pub(super) fn list(root: &Path) -> io::Result<Vec<RunDirectory>> {
     }
     found.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(found)
-}
-
-/// What git reads, so that `git clone` of the repository works, and so that the token goes to no
-/// other host: git's own `store` helper, for the scheme and authority of the clone address alone
-/// (<https://git-scm.com/docs/git-credential-store>).
-pub(super) fn git_credential(
-    credential: &CloneCredential,
-    clone_url: &str,
-) -> Result<GitCredential> {
-    use secrecy::ExposeSecret;
-    const OPERATION: &str = "write a run's credential";
-    let (scheme, rest) = clone_url.split_once("://").unwrap_or(("", clone_url));
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let plain = |c: char| c.is_ascii_alphanumeric() || ".-:[]_".contains(c);
-    if !["https", "http"].contains(&scheme) || authority.is_empty() || !authority.chars().all(plain)
-    {
-        return Err(Error::invalid(
-            OPERATION,
-            "a credential needs the http or https address, without a user, that it is for",
-        ));
-    }
-    Ok(GitCredential {
-        git_config: format!(
-            "[credential \"{scheme}://{authority}\"]\n\thelper = store\n\
-             [safe]\n\tdirectory = *\n"
-        ),
-        git_credentials: format!(
-            "{scheme}://{}:{}@{authority}\n",
-            percent_encode(credential.username.as_bytes(), ""),
-            percent_encode(credential.token.expose_secret().as_bytes(), "")
-        ),
-    })
-}
-
-/// Encodes all but RFC 3986's unreserved characters and those of `also`.
-pub(super) fn percent_encode(bytes: &[u8], also: &str) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut encoded, &byte| {
-        let c = char::from(byte);
-        if byte.is_ascii_alphanumeric() || "-._~".contains(c) || also.contains(c) {
-            encoded.push(c);
-        } else {
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-        encoded
-    })
 }
 
 /// The identity of a run in the form of a UUID, as Tekton has it (RFC 9562, version 8), from its

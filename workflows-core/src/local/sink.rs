@@ -22,7 +22,7 @@ use super::{
     board::Board,
     executor, files,
     logs::Logs,
-    run_directory::{self, RunDirectory, RunRecord, io_error},
+    run_directory::{self, GitCredential, RunDirectory, RunRecord, io_error},
     spec::{self, VolumeKind, Volumes},
     stragglers,
     task::{Machine, RunContext},
@@ -30,6 +30,7 @@ use super::{
 use crate::{
     CancelMode, Error, ErrorKind, LogRef, Result, RunKey, RunPhase, RunSink, RunStatus,
     SharedClock, SystemClock, Tenant,
+    git_files::percent_encode,
     sink::{ChangedRun, EnsuredRun, LogSource, RunRequest, SinkRun},
 };
 
@@ -494,7 +495,7 @@ impl LocalSink {
         Ok(EnsuredRun {
             created,
             handle: path.as_ref().into(),
-            link: Some(format!("file://{}", run_directory::percent_encode(path.as_bytes(), "/"))),
+            link: Some(format!("file://{}", percent_encode(path.as_bytes(), "/"))),
         })
     }
 
@@ -508,7 +509,8 @@ impl LocalSink {
         let credential = match (&request.credential, &request.clone_url) {
             (None, _) => None,
             (Some(credential), url) => {
-                Some(run_directory::git_credential(credential, url.as_deref().unwrap_or_default())?)
+                let files = credential.git_files(url.as_deref().unwrap_or_default())?;
+                Some(GitCredential::new(files))
             }
         };
         let record = RunRecord {
