@@ -1,0 +1,233 @@
+//! A Kubernetes API server with Tekton's rules, for tests: [`Cluster`].
+//!
+//! It talks HTTP on loopback and does what matters to whoever keeps objects there:
+//!
+//! - create (with `generateName`), get, list with selectors and pages, replace, JSON merge patch, JSON
+//!   patch, delete with preconditions and finalizers, the status on a path of its own;
+//! - resource versions, and conflicts over them and over uids;
+//! - watches with bookmarks and time limits, and 410 for one that begins too early;
+//! - namespaces that have to be there, names, labels and annotations within their limits, admission
+//!   (see [`Cluster::admit`]), garbage collection by owner, SubjectAccessReview, logs of pods;
+//! - Tekton's admission of PipelineRuns, and a controller that is played: [`Tekton`].
+//!
+//! What it does not know it refuses, with the status code of the original. [`Cluster::fail`] makes it
+//! fail in the ways in which servers do.
+
+mod api;
+mod fault;
+mod refusal;
+mod resource;
+mod selector;
+mod store;
+mod tekton;
+mod watch;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use jiff::Timestamp;
+use kube::{Client, Config};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::watch as signal, task::JoinHandle};
+
+pub use self::{fault::Fault, refusal::Refusal, resource::Resource, tekton::Tekton};
+use self::{
+    fault::Faults,
+    store::{Name, Store},
+};
+
+/// What an admission webhook sees.
+#[derive(Debug)]
+pub struct Admission<'a> {
+    /// What kind of object it is.
+    pub resource: &'a Resource,
+    /// `CREATE`, `UPDATE` or `DELETE`.
+    pub operation: &'static str,
+    /// The object before, when it was there.
+    pub before: Option<&'a Value>,
+    /// The object as it is to be.
+    pub after: &'a Value,
+}
+
+type Hook = Box<dyn Fn(&Admission<'_>) -> Result<(), Refusal> + Send>;
+type Reviewer = Box<dyn Fn(&Value) -> bool + Send>;
+
+/// A cluster, for as long as it is kept.
+#[derive(Clone)]
+pub struct Cluster {
+    pub(crate) shared: Arc<Shared>,
+    address: SocketAddr,
+    _server: Arc<Server>,
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// The newest version, for watches.
+    pub(crate) version: signal::Sender<u64>,
+}
+
+pub(crate) struct State {
+    pub(crate) store: Store,
+    pub(crate) hooks: Vec<Hook>,
+    pub(crate) faults: Faults,
+    pub(crate) logs: BTreeMap<(String, String, String), String>,
+    pub(crate) reviewer: Reviewer,
+    pub(crate) requests: Vec<(String, String)>,
+    pub(crate) clock: Box<dyn Fn() -> Timestamp + Send>,
+}
+
+impl Shared {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes objects, and tells watches.
+    pub(crate) fn write<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let (outcome, version) = {
+            let mut state = self.lock();
+            let outcome = change(&mut state);
+            (outcome, state.store.version)
+        };
+        self.version.send_replace(version);
+        outcome
+    }
+}
+
+#[derive(Debug)]
+struct Server(JoinHandle<()>);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Cluster {
+    /// A cluster with the namespace `default` and without Tekton, on a free port of loopback.
+    ///
+    /// # Panics
+    ///
+    /// When no port can be had.
+    pub async fn start() -> Self {
+        let store = Store::with(resource::built_in());
+        let state = State {
+            store,
+            hooks: Vec::new(),
+            faults: Faults::default(),
+            logs: BTreeMap::new(),
+            reviewer: Box::new(|_| true),
+            requests: Vec::new(),
+            clock: Box::new(Timestamp::now),
+        };
+        let (version, _) = signal::channel(1);
+        let shared = Arc::new(Shared { state: Mutex::new(state), version });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port of loopback");
+        let address = listener.local_addr().expect("the port's address");
+        let router = api::router(Arc::clone(&shared));
+        let server = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, router).await {
+                panic!("the stand-in for the API server has ended: {error}");
+            }
+        });
+        let cluster = Self { shared, address, _server: Arc::new(Server(server)) };
+        cluster.namespace("default");
+        cluster
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A client of it, which tries nothing again by itself.
+    ///
+    /// # Panics
+    ///
+    /// Never: the address is one.
+    pub fn client(&self) -> Client {
+        let url = self.url().parse().expect("an address of loopback");
+        let mut config = Config::new(url);
+        config.default_retry = false;
+        Client::try_from(config).expect("a client without TLS")
+    }
+
+    /// Sets where it gets the time from.
+    pub fn clock(&self, now: impl Fn() -> Timestamp + Send + 'static) {
+        self.shared.lock().clock = Box::new(now);
+    }
+
+    /// Makes a kind known, as a CustomResourceDefinition does.
+    pub fn install(&self, resource: Resource) {
+        self.shared.lock().store.resources.insert(resource);
+    }
+
+    /// Makes a namespace.
+    pub fn namespace(&self, name: &str) {
+        let resource = Resource::of_cluster("", "v1", "Namespace", "namespaces");
+        self.shared.write(|state| {
+            let now = (state.clock)();
+            // One that is there is what was asked for.
+            let _ =
+                state.store.create(&resource, &(String::new(), name.to_owned()), json!({}), now);
+        });
+    }
+
+    /// Adds an admission webhook.
+    pub fn admit(&self, hook: impl Fn(&Admission<'_>) -> Result<(), Refusal> + Send + 'static) {
+        self.shared.lock().hooks.push(Box::new(hook));
+    }
+
+    /// Answers SubjectAccessReviews: gets the `spec` of each.
+    pub fn review(&self, allows: impl Fn(&Value) -> bool + Send + 'static) {
+        self.shared.lock().reviewer = Box::new(allows);
+    }
+
+    /// Makes the next `times` requests fail whose `METHOD path` contains the text.
+    pub fn fail(&self, requests: &str, times: usize, fault: Fault) {
+        self.shared.lock().faults.add(requests, times, fault);
+    }
+
+    /// Forgets what happened until now: watches that begin earlier are answered 410.
+    pub fn compact(&self) {
+        let mut state = self.shared.lock();
+        state.store.oldest = state.store.version;
+        state.store.changes.clear();
+    }
+
+    /// Writes what the container of a pod says.
+    pub fn log(&self, namespace: &str, pod: &str, container: &str, text: &str) {
+        let key = (namespace.to_owned(), pod.to_owned(), container.to_owned());
+        self.shared.lock().logs.entry(key).or_default().push_str(text);
+    }
+
+    /// One object as it is.
+    pub fn object(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Value> {
+        let name: Name = (namespace.to_owned(), name.to_owned());
+        self.shared.lock().store.get(resource, &name).cloned()
+    }
+
+    /// All objects of a kind, in the order of their names.
+    pub fn objects(&self, resource: &Resource) -> Vec<Value> {
+        self.shared.lock().store.all(resource).map(|(_, object)| object.clone()).collect()
+    }
+
+    /// Every request so far, as method and path with query.
+    pub fn requests(&self) -> Vec<(String, String)> {
+        self.shared.lock().requests.clone()
+    }
+
+    /// Tekton, installed now, with a controller that is played.
+    pub fn tekton(&self) -> Tekton {
+        Tekton::install(self.clone())
+    }
+}

@@ -1,0 +1,413 @@
+//! Runs as Tekton PipelineRuns: [`TektonSink`].
+
+mod cancel;
+mod changes;
+mod credential;
+mod identity;
+mod logs;
+mod status;
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    core::GroupVersionKind,
+};
+use workflows_core::{
+    CancelMode, Error, ErrorKind, LogRef, Result, RunKey, RunSink, RunStatus, SharedClock,
+    SystemClock,
+    sink::{ChangedRun, EnsuredRun, LogSource, RunRequest, SinkRun},
+};
+
+pub use self::credential::Swept;
+use self::{
+    changes::Place,
+    credential::{Fate, Owner},
+    identity::{Handle, RUN, RUN_KEY, TENANT},
+    logs::StepPlace,
+    status::{PipelineRun, TaskRun},
+};
+use crate::{error::from_kube, limits::violations, namespaces::Namespaces};
+
+/// The name under which the sink writes fields.
+const MANAGER: &str = "workflows";
+
+/// Executes runs as `tekton.dev/v1` PipelineRuns.
+///
+/// | call | requests | done twice | refused for good |
+/// | --- | --- | --- | --- |
+/// | `ensure` | POST; GET when it is there; with a credential, POST and PATCH of its Secret | the same PipelineRun, by name and by the run key in its annotations | what Tekton's admission denies; a name that something else has |
+/// | `state` | GET, and one list of its TaskRuns | nothing changes | |
+/// | `cancel` | GET, PATCH of `spec.status` | nothing changes; a stronger way replaces a weaker one | |
+/// | `changes` | a watch of PipelineRuns and one of TaskRuns for each place | | |
+/// | `logs` | list of TaskRuns, GET of a pod's log | nothing changes | |
+///
+/// PipelineRuns that do not carry the run's key are never touched, whatever their name.
+///
+/// # Names and labels
+///
+/// The engine names the run and puts its whole identity into annotations. The sink adds the label
+/// `workflows.tekton.dev/run`, by which it finds its own objects again. Tekton hands labels and
+/// annotations on to TaskRuns and pods.
+///
+/// # The clone credential
+///
+/// Where the engine has minted one, it is in the Secret `<name of the run>-git`, made before the
+/// PipelineRun and collected with it, with the keys `.gitconfig` and `.git-credentials` (as the
+/// `basic-auth` workspace of the `git-clone` task wants them), `username` and `token`. A workflow
+/// binds it so:
+///
+/// ```yaml
+/// workspaces:
+/// - { name: basic-auth, secret: { secretName: "$(run.name)-git" } }
+/// ```
+///
+/// # What it needs
+///
+/// In each namespace: `pipelineruns` of `tekton.dev` (get, list, watch, create, patch), `taskruns` (get,
+/// list, watch), `secrets` (create, get, list, patch, delete) where credentials are minted, `pods/log`
+/// (get) for the last lines of a failing step.
+#[derive(Clone)]
+pub struct TektonSink {
+    client: Client,
+    namespaces: Namespaces,
+    dashboard: Option<Arc<str>>,
+    clock: SharedClock,
+}
+
+impl fmt::Debug for TektonSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TektonSink")
+            .field("namespaces", &self.namespaces)
+            .field("dashboard", &self.dashboard)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TektonSink {
+    /// A sink that executes each tenant's runs where `namespaces` says.
+    ///
+    /// The engine bounds each call and decides what is tried again, so make the client with
+    /// [`Config::default_retry`](kube::Config::default_retry) off. The program installs the TLS
+    /// provider.
+    pub fn new(client: Client, namespaces: Namespaces) -> Self {
+        Self { client, namespaces, dashboard: None, clock: Arc::new(SystemClock) }
+    }
+
+    /// Links runs to a Tekton Dashboard at this address, such as `https://tekton.example.com`.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when it is not an http or https address.
+    pub fn dashboard(mut self, address: &str) -> Result<Self> {
+        if !address.starts_with("https://") && !address.starts_with("http://") {
+            let message = "the dashboard's address must begin with https:// or http://";
+            return Err(Error::invalid("set up the Tekton sink", message)
+                .with("address", format!("{address:?}")));
+        }
+        self.dashboard = Some(address.trim_end_matches('/').into());
+        Ok(self)
+    }
+
+    /// Sets the clock; the engine's.
+    #[must_use]
+    pub fn clock(mut self, clock: SharedClock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Gives Secrets the owner that a crash kept from them, and removes those whose run was never
+    /// created or has ended. To be called at start and now and then; two callers at once do no harm.
+    ///
+    /// # Errors
+    ///
+    /// The API server's. What was swept until then is swept.
+    pub async fn sweep(&self) -> Result<Swept> {
+        let mut all = Swept::default();
+        for namespace in self.namespaces.watched() {
+            let secrets: Api<Secret> = match &namespace {
+                Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+                None => Api::all(self.client.clone()),
+            };
+            let swept = credential::sweep(self, &secrets, self.now()).await?;
+            all.adopted += swept.adopted;
+            all.removed += swept.removed;
+        }
+        Ok(all)
+    }
+
+    /// What became of the PipelineRun that a Secret was made for.
+    async fn fate(&self, namespace: &str, name: &str, key: &RunKey) -> Result<Fate> {
+        match self.find(namespace, name, key, None).await {
+            Ok(object) if read::<PipelineRun>(&object)?.has_ended() => Ok(Fate::Ended),
+            Ok(object) => Ok(Fate::Needed(self.handle(&object)?)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Fate::Missing),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn pipeline_runs(&self, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), namespace, &resource("PipelineRun"))
+    }
+
+    fn task_runs(&self, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), namespace, &resource("TaskRun"))
+    }
+
+    fn secrets(&self, namespace: &str) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    fn pods(&self, namespace: &str) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Where a run is, or would be.
+    fn place(&self, run: &SinkRun) -> (String, String, Option<String>) {
+        match run.handle.as_deref().and_then(Handle::parse) {
+            Some(Handle { namespace, name, uid }) => (namespace, name, Some(uid)),
+            None => (self.namespaces.of(&run.tenant), run.name.to_string(), None),
+        }
+    }
+
+    /// The run's own PipelineRun. Another one of that name is none.
+    async fn find(
+        &self,
+        namespace: &str,
+        name: &str,
+        key: &RunKey,
+        uid: Option<&str>,
+    ) -> Result<DynamicObject> {
+        const OPERATION: &str = "read a run";
+        let found = self.pipeline_runs(namespace).get(name).await;
+        let object = found.map_err(|error| from_kube(OPERATION, error, self.now()))?;
+        let is_its = object.annotations().get(RUN_KEY).map(String::as_str) == Some(key.as_str());
+        let is_the_one = uid.is_none_or(|uid| object.metadata.uid.as_deref() == Some(uid));
+        if is_its && is_the_one {
+            return Ok(object);
+        }
+        Err(Error::not_found(
+            OPERATION,
+            "the PipelineRun of that name is not this run's (any more)",
+        )
+        .with("namespace", namespace)
+        .with("name", name))
+    }
+
+    async fn find_run(&self, run: &SinkRun) -> Result<DynamicObject> {
+        let (namespace, name, uid) = self.place(run);
+        self.find(&namespace, &name, &run.key, uid.as_deref()).await
+    }
+
+    async fn task_runs_of(&self, object: &DynamicObject) -> Result<Vec<TaskRun>> {
+        let namespace = object.namespace().unwrap_or_default();
+        let uid = object.metadata.uid.clone().unwrap_or_default();
+        // By the run's uid and not its name, which another run may have had before.
+        let params = ListParams::default().labels(&format!("tekton.dev/pipelineRunUID={uid}"));
+        let listed = self.task_runs(&namespace).list(&params).await;
+        let listed = listed.map_err(|error| from_kube("read a run's tasks", error, self.now()))?;
+        listed.items.iter().map(read).collect()
+    }
+
+    fn handle(&self, object: &DynamicObject) -> Result<Handle> {
+        match (object.namespace(), object.metadata.uid.clone()) {
+            (Some(namespace), Some(uid)) => Ok(Handle { namespace, name: object.name_any(), uid }),
+            _ => Err(Error::transient(
+                "read a run",
+                "the API server's answer has no namespace or no uid",
+            )),
+        }
+    }
+
+    fn ensured(&self, created: bool, handle: &Handle) -> EnsuredRun {
+        let Handle { namespace, name, .. } = handle;
+        let link = self
+            .dashboard
+            .as_ref()
+            .map(|address| format!("{address}/#/namespaces/{namespace}/pipelineruns/{name}"));
+        EnsuredRun { created, handle: handle.to_text().into(), link }
+    }
+
+    /// Where a step of a run writes its log.
+    async fn step(&self, run: &SinkRun, step: &LogRef) -> Result<StepPlace> {
+        let object = self.find_run(run).await?;
+        let task_runs = self.task_runs_of(&object).await?;
+        let of_task = task_runs.iter().find(|one| one.task() == &*step.task);
+        match of_task.and_then(|one| one.container(&step.step)) {
+            Some((pod, container)) => Ok(StepPlace {
+                namespace: object.namespace().unwrap_or_default(),
+                pod: pod.to_owned(),
+                container: container.to_owned(),
+            }),
+            None => Err(Error::not_found("read a log", "the step has no pod")
+                .with("task", &step.task)
+                .with("step", &step.step)),
+        }
+    }
+
+    /// The PipelineRun as it is sent.
+    fn object(&self, request: &RunRequest, namespace: &str) -> Result<DynamicObject> {
+        const OPERATION: &str = "create a run";
+        let found = violations(&request.pipeline_run);
+        if !found.is_empty() {
+            let told: Vec<String> = found.iter().map(ToString::to_string).collect();
+            return Err(Error::invalid(OPERATION, told.join("; ")));
+        }
+        let object: Result<DynamicObject, _> =
+            serde_json::from_value((*request.pipeline_run).clone());
+        let mut object = object.map_err(|error| Error::invalid(OPERATION, error.to_string()))?;
+        object.metadata.name = Some(request.name.to_string());
+        object.metadata.namespace = Some(namespace.to_owned());
+        let annotations = object.annotations_mut();
+        annotations.insert(RUN_KEY.to_owned(), request.key.as_str().to_owned());
+        annotations.insert(TENANT.to_owned(), request.tenant.as_str().to_owned());
+        object.labels_mut().insert(RUN.to_owned(), identity::short(&request.key));
+        Ok(object)
+    }
+
+    async fn create(&self, object: &DynamicObject, request: &RunRequest) -> Result<(bool, Handle)> {
+        const OPERATION: &str = "create a run";
+        let namespace = object.namespace().unwrap_or_default();
+        let params =
+            PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        match self.pipeline_runs(&namespace).create(&params, object).await {
+            Ok(created) => Ok((true, self.handle(&created)?)),
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                match self.find(&namespace, &request.name, &request.key, None).await {
+                    Ok(found) => Ok((false, self.handle(&found)?)),
+                    Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::invalid(
+                        OPERATION,
+                        "there is a PipelineRun of that name which is not this run's; \
+                         remove it, and run again",
+                    )
+                    .with("namespace", &namespace)
+                    .with("name", &request.name)),
+                    Err(error) => Err(error),
+                }
+            }
+            Err(error) => Err(from_kube(OPERATION, error, self.now())),
+        }
+    }
+}
+
+#[async_trait]
+impl RunSink for TektonSink {
+    async fn ensure(&self, request: &RunRequest) -> Result<EnsuredRun> {
+        let namespace = self.namespaces.of(&request.tenant);
+        let object = self.object(request, &namespace)?;
+        let secrets = self.secrets(&namespace);
+        if let Some(credential) = &request.credential {
+            let owner = Owner { tenant: &request.tenant, key: &request.key, name: &request.name };
+            let clone_url = request.clone_url.as_deref().unwrap_or_default();
+            credential::put(&secrets, &owner, credential, clone_url, self.now()).await?;
+        }
+        let created = self.create(&object, request).await;
+        if request.credential.is_some() {
+            let settled = match &created {
+                Ok((_, handle)) => credential::own(&secrets, handle, self.now()).await,
+                Err(error) if credential::is_final(error) => {
+                    credential::remove(&secrets, &request.name, self.now()).await
+                }
+                Err(_) => Ok(()),
+            };
+            if let Err(error) = settled {
+                tracing::warn!(%error, run = %request.name, "its credential is left to the next sweep");
+            }
+        }
+        let (created, handle) = created?;
+        Ok(self.ensured(created, &handle))
+    }
+
+    async fn state(&self, run: &SinkRun) -> Result<RunStatus> {
+        let object = self.find_run(run).await?;
+        let pipeline_run: PipelineRun = read(&object)?;
+        let task_runs = match pipeline_run.has_children() {
+            true => self.task_runs_of(&object).await?,
+            false => Vec::new(),
+        };
+        Ok(pipeline_run.run_status(&task_runs))
+    }
+
+    async fn cancel(&self, run: &SinkRun, mode: CancelMode) -> Result<()> {
+        /// Versions that others write meanwhile are read again so often.
+        const TRIES: usize = 5;
+        const OPERATION: &str = "cancel a run";
+        let mut last = None;
+        for _ in 0..TRIES {
+            let object = match self.find_run(run).await {
+                Ok(object) => object,
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let asked = object.data["spec"]["status"].as_str();
+            if cancel::is_asked(asked, mode) || read::<PipelineRun>(&object)?.has_ended() {
+                return Ok(());
+            }
+            let handle = self.handle(&object)?;
+            let version = object.resource_version().unwrap_or_default();
+            let patch = Patch::Merge(cancel::patch(mode, &handle.uid, &version));
+            let params =
+                PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+            match self.pipeline_runs(&handle.namespace).patch(&handle.name, &params, &patch).await {
+                Ok(_) => return Ok(()),
+                Err(kube::Error::Api(status)) if status.code == 404 || cancel::is_over(&status) => {
+                    return Ok(());
+                }
+                Err(error) => {
+                    let error = from_kube(OPERATION, error, self.now());
+                    if error.kind() != ErrorKind::Conflict {
+                        return Err(error);
+                    }
+                    last = Some(error);
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::conflict(OPERATION, "the run changes all the time")))
+    }
+
+    fn changes(&self) -> Option<BoxStream<'static, ChangedRun>> {
+        let api = |namespace: &Option<String>, kind| match namespace {
+            Some(namespace) => {
+                Api::namespaced_with(self.client.clone(), namespace, &resource(kind))
+            }
+            None => Api::all_with(self.client.clone(), &resource(kind)),
+        };
+        let places = self.namespaces.watched().into_iter().map(|namespace| Place {
+            pipeline_runs: api(&namespace, "PipelineRun"),
+            task_runs: api(&namespace, "TaskRun"),
+        });
+        Some(changes::changes(places.collect()))
+    }
+
+    fn logs(&self) -> Option<&dyn LogSource> {
+        Some(self)
+    }
+}
+
+fn resource(kind: &str) -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk("tekton.dev", "v1", kind))
+}
+
+/// What an object says, as far as it is needed here.
+fn read<T: serde::de::DeserializeOwned>(object: &DynamicObject) -> Result<T> {
+    let mut value = object.data.clone();
+    if let Some(fields) = value.as_object_mut() {
+        let labels: BTreeMap<String, String> = object.labels().clone();
+        let metadata = serde_json::json!({"name": object.name_any(), "labels": labels});
+        fields.insert("metadata".to_owned(), metadata);
+    }
+    serde_json::from_value(value).map_err(|error| {
+        Error::transient("read a run", "the API server's answer cannot be read")
+            .with("name", object.name_any())
+            .caused_by(error)
+    })
+}
