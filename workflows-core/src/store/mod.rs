@@ -5,6 +5,8 @@ mod limits;
 mod memory;
 mod query;
 #[cfg(feature = "sqlite")]
+mod sql;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 mod wake;
 mod work;

@@ -2,53 +2,12 @@
 
 use std::path::Path;
 
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, store::sql::Failure};
 
-/// Why an operation of a batch came to nothing.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// It is refused, and has written nothing: the rest of the batch goes on.
-    Refused(Error),
-    /// The database failed: the whole batch is rolled back.
-    Database(sqlx::Error),
-    /// A row or a value has another shape than this program gives it: as `Database`.
-    Shape(serde_json::Error),
-}
-
-pub(super) type Done<T> = Result<T, Failure>;
-
-impl From<sqlx::Error> for Failure {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Database(error)
-    }
-}
-
-impl From<serde_json::Error> for Failure {
-    fn from(error: serde_json::Error) -> Self {
-        Self::Shape(error)
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Refused(error)
-    }
-}
-
-impl Failure {
-    pub(super) fn into_error(self, operation: &'static str, path: &Path) -> Error {
-        match self {
-            Self::Refused(error) => error,
-            Self::Database(error) => database_error(operation, path, error),
-            Self::Shape(error) => Error::invalid(
-                operation,
-                "a value in the ledger is not what this program writes; was it written by another \
-                 version?",
-            )
-            .with("file", path.display())
-            .caused_by(error),
-        }
-    }
+pub(super) fn into_error(failure: Failure, operation: &'static str, path: &Path) -> Error {
+    failure.into_error(operation, ("file", &path.display()), |error| {
+        database_error(operation, path, error)
+    })
 }
 
 // Primary result codes, https://www.sqlite.org/rescode.html

@@ -1,13 +1,7 @@
 //! The ledger in a SQLite file.
 
-mod admit;
-mod commit;
+mod connection;
 mod failure;
-mod pages;
-mod prune;
-mod queue;
-mod read;
-mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -24,9 +18,7 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
-use jiff::{SignedDuration, Timestamp};
-use serde_json::Value;
+use jiff::Timestamp;
 use sqlx::{
     ConnectOptions, Row, SqliteConnection, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
@@ -34,30 +26,21 @@ use sqlx::{
 use tokio::sync::{mpsc, oneshot};
 
 use self::{
-    failure::{Done, Failure, database_error},
-    rows::tenant_of,
-    writer::{Answer, Ask, Known, Operation, Writer},
+    failure::{database_error, into_error},
+    writer::{Known, Operation, Writer},
 };
 use super::{
-    Admitted, Arrival, Backlog, ClaimRequest, Claimed, Committed, CursorMove, DecisionBatch,
-    DecisionQuery, DeliveryQuery, Effects, EventQuery, GroupSnapshot, Lease, ObservationQuery,
-    OutboxNotification, Page, Prune, Pruned, RecordedObservation, Release, RunQuery, Stage,
-    StatusKey, StatusQuery, StatusRecord, Store, StoreLimits, wake::Wakers,
+    StoreLimits,
+    sql::{Answer, Ask, Done, Failure, SqlStore, read, sql_store, tenant_of},
+    wake::Wakers,
 };
-use crate::{
-    Approval, CommitId, Error, Event, EventKey, GroupKey, NotifierName, RepoId, Result, Run,
-    RunKey, SharedClock, Tenant,
-    event::{Observation, Payload, SubjectKey, SubjectState},
-};
+use crate::{Error, Result, SharedClock, Tenant};
 
 /// How long a statement waits for a lock that another program (a backup) holds on the file.
 const BUSY: Duration = Duration::from_secs(10);
 
 /// Operations that wait for the writer; who comes then waits to ask.
 const QUEUE: usize = 1_024;
-
-/// Rows that one transaction prunes, so that intake does not wait long behind it.
-const PRUNED_AT_ONCE: u32 = 100;
 
 /// How a ledger is opened.
 #[derive(Debug, Clone)]
@@ -206,7 +189,7 @@ impl SqliteStore {
         options: SqliteOptions,
         clock: SharedClock,
     ) -> Result<Self> {
-        let failed = |failure: Failure| failure.into_error("open the ledger", &path);
+        let failed = |failure: Failure| into_error(failure, "open the ledger", &path);
         let now = clock.now();
         let mut db = write
             .connect()
@@ -215,7 +198,7 @@ impl SqliteStore {
         schema::migrate(&mut db, &path, now).await?;
         let wakers = Arc::new(Wakers::default());
         end_all_leases(&mut db).await.map_err(failed)?;
-        for stage in stages_with_work(&mut db).await.map_err(failed)? {
+        for stage in read::stages_with_work(&mut db).await.map_err(failed)? {
             wakers.wake(stage);
         }
         let (sequence, serial) = counters(&mut db).await.map_err(failed)?;
@@ -250,18 +233,14 @@ impl SqliteStore {
     pub async fn close(&self) {
         self.pool.close().await;
         // A writer that is gone has closed already.
-        let _ = self.ask(Ask::Close).await;
-    }
-
-    async fn ask(&self, ask: Ask) -> Result<Answer> {
         let (reply, answer) = oneshot::channel();
-        let gone = || Error::transient("write the ledger", "the ledger is closed");
-        self.operations.send(Operation { ask, reply }).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+        let _ = self.tell(Operation::Close { reply }, answer).await;
     }
 
-    fn read<T>(&self, read: Done<T>) -> Result<T> {
-        read.map_err(|failure| failure.into_error("read the ledger", &self.path))
+    async fn tell<T>(&self, operation: Operation, answer: oneshot::Receiver<T>) -> Result<T> {
+        let gone = || Error::transient("write the ledger", "the ledger is closed");
+        self.operations.send(operation).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
     }
 }
 
@@ -318,20 +297,6 @@ async fn end_all_leases(db: &mut SqliteConnection) -> Done<()> {
     Ok(())
 }
 
-async fn stages_with_work(db: &mut SqliteConnection) -> Done<Vec<Stage>> {
-    let mut stages = Vec::new();
-    for stage in Stage::ALL {
-        let found: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM work WHERE stage = ?)")
-            .bind(stage as i64)
-            .fetch_one(&mut *db)
-            .await?;
-        if found {
-            stages.push(stage);
-        }
-    }
-    Ok(stages)
-}
-
 async fn counters(db: &mut SqliteConnection) -> Done<(i64, i64)> {
     let row = sqlx::query("SELECT sequence, serial FROM counters").fetch_one(db).await?;
     Ok((row.try_get(0)?, row.try_get(1)?))
@@ -345,182 +310,37 @@ async fn payload_bytes(db: &mut SqliteConnection) -> Done<HashMap<Tenant, u64>> 
         .collect()
 }
 
-/// The writer answers what it was asked.
-fn unexpected<T>() -> Result<T> {
-    Err(Error::transient("write the ledger", "the writer gave the answer to another question"))
-}
+impl SqlStore for SqliteStore {
+    type Reader<'s> = &'s SqlitePool;
 
-#[async_trait]
-impl Store for SqliteStore {
-    async fn admit(
-        &self,
-        observations: Vec<Observation>,
-        cursor: Option<CursorMove>,
-    ) -> Result<Vec<Admitted>> {
-        for observation in &observations {
-            self.limits.check(observation)?;
-        }
-        match self.ask(Ask::Admit { observations, cursor }).await? {
-            Answer::Admitted(admitted) => Ok(admitted),
-            _ => unexpected(),
-        }
+    fn reader(&self) -> &SqlitePool {
+        &self.pool
     }
 
-    async fn claim(&self, request: ClaimRequest) -> Result<Claimed> {
-        match self.ask(Ask::Claim(request)).await? {
-            Answer::Claimed(claimed) => Ok(claimed),
-            _ => unexpected(),
-        }
+    fn limits(&self) -> &StoreLimits {
+        &self.limits
     }
 
-    async fn commit(&self, lease: &Lease, effects: Effects) -> Result<Committed> {
-        let effects = Box::new(effects);
-        match self.ask(Ask::Commit { lease: lease.clone(), effects }).await? {
-            Answer::Committed(committed) => Ok(committed),
-            _ => unexpected(),
-        }
+    fn wakers(&self) -> &Wakers {
+        &self.wakers
     }
 
-    async fn extend(&self, lease: &Lease, by: SignedDuration) -> Result<Lease> {
-        match self.ask(Ask::Extend { lease: lease.clone(), by }).await? {
-            Answer::Extended(lease) => Ok(lease),
-            _ => unexpected(),
-        }
+    async fn ask(&self, ask: Ask) -> Result<Answer> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Operation::Write { ask, reply }, answer).await?
     }
 
-    async fn release(&self, lease: &Lease, release: Release) -> Result<()> {
-        self.ask(Ask::Release { lease: lease.clone(), release }).await.map(|_| ())
-    }
-
-    async fn woken(&self, stage: Stage) {
-        self.wakers.woken(stage).await;
-    }
-
-    async fn position(&self) -> Result<i64> {
+    async fn last_sequence(&self) -> Result<i64> {
         Ok(self.position.load(Ordering::Acquire))
     }
 
-    async fn cursor(&self, tenant: &Tenant, name: &str) -> Result<Option<String>> {
-        self.read(read::cursor(&self.pool, tenant, name).await)
+    async fn time(&self) -> Result<Timestamp> {
+        Ok(self.clock.now())
     }
 
-    async fn subjects(
-        &self,
-        tenant: &Tenant,
-        repo: &RepoId,
-        prefix: &str,
-    ) -> Result<Vec<(SubjectKey, SubjectState)>> {
-        self.read(read::subjects(&self.pool, tenant, repo, prefix).await)
-    }
-
-    async fn arrivals(
-        &self,
-        tenant: &Tenant,
-        repo: &RepoId,
-        subject: &SubjectKey,
-        until: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Arrival>> {
-        self.read(read::arrivals(&self.pool, tenant, repo, subject, until, limit).await)
-    }
-
-    async fn event(&self, tenant: &Tenant, key: &EventKey) -> Result<Option<Event>> {
-        self.read(read::event(&self.pool, tenant, key).await)
-    }
-
-    async fn payload(&self, tenant: &Tenant, id: i64) -> Result<Option<Payload>> {
-        self.read(read::payload(&self.pool, tenant, id).await)
-    }
-
-    async fn run(&self, tenant: &Tenant, key: &RunKey) -> Result<Option<Run>> {
-        self.read(read::run(&self.pool, tenant, key).await)
-    }
-
-    async fn groups(&self, tenant: &Tenant, groups: &[GroupKey]) -> Result<Vec<GroupSnapshot>> {
-        let mut snapshots = Vec::with_capacity(groups.len());
-        for group in groups {
-            snapshots.push(self.read(read::group(&self.pool, tenant, group).await)?);
-        }
-        Ok(snapshots)
-    }
-
-    async fn status(&self, key: &StatusKey) -> Result<Option<StatusRecord>> {
-        self.read(read::status(&self.pool, key).await)
-    }
-
-    async fn approval(
-        &self,
-        tenant: &Tenant,
-        repo: &RepoId,
-        subject: &SubjectKey,
-        head: &CommitId,
-    ) -> Result<Option<Approval>> {
-        self.read(read::approval(&self.pool, tenant, repo, subject, head).await)
-    }
-
-    async fn outbox(
-        &self,
-        tenant: &Tenant,
-        run: &RunKey,
-        notifier: &NotifierName,
-    ) -> Result<Vec<OutboxNotification>> {
-        self.read(read::outbox(&self.pool, tenant, run, notifier).await)
-    }
-
-    async fn observations(&self, query: ObservationQuery) -> Result<Page<RecordedObservation>> {
-        self.read(pages::observations(&self.pool, &query).await)
-    }
-
-    async fn events(&self, query: EventQuery) -> Result<Page<Event>> {
-        self.read(pages::events(&self.pool, &query).await)
-    }
-
-    async fn decisions(&self, query: DecisionQuery) -> Result<Page<DecisionBatch>> {
-        self.read(pages::decisions(&self.pool, &query).await)
-    }
-
-    async fn trigger_set(&self, tenant: &Tenant, digest: &str) -> Result<Option<Value>> {
-        self.read(read::trigger_set(&self.pool, tenant, digest).await)
-    }
-
-    async fn runs(&self, query: RunQuery) -> Result<Page<Run>> {
-        self.read(pages::runs(&self.pool, &query).await)
-    }
-
-    async fn count_runs(&self, query: RunQuery, most: u32) -> Result<u32> {
-        self.read(pages::count_runs(&self.pool, &query, most).await)
-    }
-
-    async fn statuses(&self, query: StatusQuery) -> Result<Page<StatusRecord>> {
-        self.read(pages::statuses(&self.pool, &query).await)
-    }
-
-    async fn notifications(&self, query: DeliveryQuery) -> Result<Page<OutboxNotification>> {
-        self.read(pages::notifications(&self.pool, &query).await)
-    }
-
-    async fn backlog(&self) -> Result<Vec<Backlog>> {
-        self.read(read::backlog(&self.pool, self.clock.now()).await)
-    }
-
-    async fn prune(&self, prune: Prune) -> Result<Pruned> {
-        let mut pruned = Pruned::default();
-        let mut left = prune.batch.max(1);
-        while left > 0 {
-            let batch = left.min(PRUNED_AT_ONCE);
-            left -= batch;
-            let part = Prune { batch, ..prune.clone() };
-            let Answer::Pruned(part) = self.ask(Ask::Prune(Box::new(part))).await? else {
-                return unexpected();
-            };
-            pruned.payloads += part.payloads;
-            pruned.events += part.events;
-            pruned.runs += part.runs;
-            pruned.more = part.more;
-            if !part.more {
-                break;
-            }
-        }
-        Ok(pruned)
+    fn unread(&self, failure: Failure) -> Error {
+        into_error(failure, "read the ledger", &self.path)
     }
 }
+
+sql_store!(SqliteStore);

@@ -5,8 +5,11 @@ use std::path::Path;
 use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 
-use super::{failure::Failure, rows::nanos};
-use crate::{Error, Result};
+use super::failure::into_error;
+use crate::{
+    Error, Result,
+    store::sql::{Failure, nanos},
+};
 
 /// The migrations, in order: the first makes schema 1. One that has been released never changes.
 const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql")];
@@ -17,7 +20,7 @@ const APPLICATION_ID: i64 = 0x574b_464c;
 /// Brings the file to the newest schema, each migration in a transaction of its own.
 pub(super) async fn migrate(db: &mut SqliteConnection, path: &Path, now: Timestamp) -> Result<()> {
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    let failed = |failure: Failure| failure.into_error("open the ledger", path);
+    let failed = |failure: Failure| into_error(failure, "open the ledger", path);
     let version = version(db, path).await?;
     if version > known {
         return Err(Error::invalid(
@@ -61,7 +64,7 @@ async fn apply(
 
 /// The schema of the file; 0 of an empty one.
 async fn version(db: &mut SqliteConnection, path: &Path) -> Result<i64> {
-    let failed = |error: sqlx::Error| Failure::from(error).into_error("open the ledger", path);
+    let failed = |error: sqlx::Error| into_error(error.into(), "open the ledger", path);
     let mark: i64 =
         sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *db).await.map_err(failed)?;
     if mark == APPLICATION_ID {

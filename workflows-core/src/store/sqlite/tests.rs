@@ -1,22 +1,16 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
-use sqlx::{ConnectOptions, QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
 
-use super::{
-    SqliteOptions, SqliteStore,
-    pages::{
-        Select, select_count_of_runs, select_decisions, select_events, select_notifications,
-        select_observations, select_runs, select_statuses,
-    },
-    queue::TENANTS_WITH_WORK,
-};
+use super::{SqliteOptions, SqliteStore};
 use crate::{
     ErrorKind, Observation, RepoRef, RunState, Store, SubjectClaim, SystemClock, Tenant,
-    WorkflowId,
-    event::{Before, RefClaim, Seen, SubjectKey},
+    event::{Before, RefClaim, Seen},
     store::{
-        Admitted, ClaimRequest, DecisionQuery, DeliveryQuery, EventQuery, NotificationState,
-        ObservationQuery, PageRequest, RunQuery, Stage, StatusQuery,
+        Admitted, ClaimRequest, EventQuery, RunQuery, Stage,
+        sql::{
+            Query, archive::archive_queries, pages::select_count_of_runs, queue::TENANTS_WITH_WORK,
+        },
     },
 };
 
@@ -131,15 +125,11 @@ async fn a_ledger_of_every_earlier_schema_opens_with_everything_in_it() {
     }
 }
 
-async fn plan(db: &mut SqliteConnection, select: Select) -> String {
-    plan_of(db, select.page(PageRequest::default())).await
-}
-
-async fn plan_of(db: &mut SqliteConnection, sql: QueryBuilder<Sqlite>) -> String {
-    let statement = format!("EXPLAIN QUERY PLAN {}", sql.sql().as_str());
+async fn plan_of(db: &mut SqliteConnection, sql: Query) -> String {
+    let statement = format!("EXPLAIN QUERY PLAN {}", sql.sql());
     let mut parts = sqlx::query_as::<_, (i64, i64, i64, String)>(sqlx::AssertSqlSafe(statement));
     // A plan does not depend on what is bound, but on every place being bound.
-    for _ in 0..sql.sql().as_str().matches('?').count() {
+    for _ in 0..sql.sql().matches('$').count() {
         parts = parts.bind("x");
     }
     let parts = parts.fetch_all(db).await.expect("a plan");
@@ -152,43 +142,8 @@ async fn every_query_is_led_by_an_index() {
     let path = directory.path().join("ledger.db");
     open(&path).await.expect("the ledger opens").close().await;
     let mut db = raw(&path).await;
-    let tenant = Tenant::default;
-    let subject = || Some(SubjectKey::reference("refs/heads/main"));
-    let commit = "a".repeat(40).parse().ok();
-    let now = Some(jiff::Timestamp::UNIX_EPOCH);
-    let runs = || RunQuery::of(tenant());
-    let events = || EventQuery::of(tenant());
-    let selects = [
-        ("observations", select_observations(&ObservationQuery::of(tenant()))),
-        ("events", select_events(&events())),
-        ("events by repo", select_events(&events().repo(Some("r".into())))),
-        ("events by commit", select_events(&events().commit(commit.clone()))),
-        ("events by pull request", select_events(&events().pull_request(Some(7)))),
-        ("decisions", select_decisions(&DecisionQuery::of(tenant()))),
-        (
-            "decisions by event",
-            select_decisions(&DecisionQuery::of(tenant()).event(Some("e".into()))),
-        ),
-        ("runs", select_runs(&runs())),
-        ("runs by repo", select_runs(&runs().repo(Some("r".into())))),
-        ("runs by repo_name", select_runs(&runs().repo_name(Some("r".into())))),
-        ("runs by workflow", select_runs(&runs().workflow(Some(WorkflowId::registered("ci"))))),
-        ("runs by commit", select_runs(&runs().commit(commit.clone()))),
-        ("runs by pull_request", select_runs(&runs().pull_request(Some(7)))),
-        ("runs by state", select_runs(&runs().states(vec![RunState::Queued]))),
-        ("runs by subject", select_runs(&runs().subject(subject()))),
-        ("runs by event", select_runs(&runs().event(Some("e".into())))),
-        ("runs by time", select_runs(&runs().since(now).until(now))),
-        ("statuses", select_statuses(&StatusQuery::of(tenant()))),
-        ("statuses by commit", select_statuses(&StatusQuery::of(tenant()).commit(commit))),
-        ("notifications", select_notifications(&DeliveryQuery::of(tenant()))),
-        (
-            "notifications by state",
-            select_notifications(&DeliveryQuery::of(tenant()).state(Some(NotificationState::Dead))),
-        ),
-    ];
-    for (name, select) in selects {
-        let plan = plan(&mut db, select).await;
+    for (name, select) in archive_queries() {
+        let plan = plan_of(&mut db, select).await;
         assert!(plan.contains("USING INDEX") && !plan.contains("SCAN"), "{name}: {plan}");
         let narrowed = name.split(" by ").nth(1);
         if let Some(column) = narrowed.filter(|column| *column != "time") {

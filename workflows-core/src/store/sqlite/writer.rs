@@ -10,17 +10,17 @@ use std::{
     },
 };
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::failure::{Done, Failure};
+use super::{connection::Transaction, failure::into_error};
 use crate::{
-    Error, Result, SharedClock, Tenant,
-    event::Observation,
+    Result, SharedClock, Tenant,
     store::{
-        Admitted, ClaimRequest, Claimed, Committed, CursorMove, Effects, Lease, Prune, Pruned,
-        Release, Stage, StoreLimits, wake::Wakers,
+        Stage, StoreLimits,
+        sql::{Answer, Ask, Batch, Done},
+        wake::Wakers,
     },
 };
 
@@ -29,63 +29,18 @@ const BATCH: usize = 256;
 /// Bytes of payloads in one transaction, beyond which no further operation is added.
 const BATCH_BYTES: usize = 8 << 20;
 
-/// What the writer is asked to do.
+/// What the writer is told.
 #[derive(Debug)]
-pub(super) enum Ask {
-    Admit { observations: Vec<Observation>, cursor: Option<CursorMove> },
-    Claim(ClaimRequest),
-    Commit { lease: Lease, effects: Box<Effects> },
-    Extend { lease: Lease, by: SignedDuration },
-    Release { lease: Lease, release: Release },
-    Prune(Box<Prune>),
-    Close,
+pub(super) enum Operation {
+    Write { ask: Ask, reply: oneshot::Sender<Result<Answer>> },
+    Close { reply: oneshot::Sender<()> },
 }
 
-impl Ask {
-    fn payload_bytes(&self) -> usize {
-        match self {
-            Self::Admit { observations, .. } => observations
-                .iter()
-                .filter_map(|one| one.payload.as_ref())
-                .map(|payload| payload.body().len())
-                .sum(),
-            _ => 0,
-        }
-    }
-
-    /// Whether losing it in a power failure is harmless: a lease that nobody remembers is over.
-    fn may_be_lost(&self) -> bool {
-        matches!(self, Self::Claim(_) | Self::Extend { .. } | Self::Release { .. } | Self::Close)
-    }
-
-    fn operation(&self) -> &'static str {
-        match self {
-            Self::Admit { .. } => "admit observations",
-            Self::Claim(_) => "claim work",
-            Self::Commit { .. } => "commit",
-            Self::Extend { .. } => "extend a lease",
-            Self::Release { .. } => "release a claim",
-            Self::Prune(_) => "prune the ledger",
-            Self::Close => "close the ledger",
-        }
-    }
-}
-
-/// What came of it.
+/// A question with who asked.
 #[derive(Debug)]
-pub(super) enum Answer {
-    Admitted(Vec<Admitted>),
-    Claimed(Claimed),
-    Committed(Committed),
-    Extended(Lease),
-    Pruned(Pruned),
-    Done,
-}
-
-#[derive(Debug)]
-pub(super) struct Operation {
-    pub(super) ask: Ask,
-    pub(super) reply: oneshot::Sender<Result<Answer>>,
+struct Asked {
+    ask: Ask,
+    reply: oneshot::Sender<Result<Answer>>,
 }
 
 /// What the writer knows without asking the file; true once a transaction is committed.
@@ -114,95 +69,39 @@ pub(super) struct Writer {
     pub(super) lock: Option<File>,
 }
 
-/// A transaction under way.
-#[derive(Debug)]
-pub(super) struct Batch<'w> {
-    pub(super) db: &'w mut SqliteConnection,
-    pub(super) limits: StoreLimits,
-    pub(super) now: Timestamp,
-    pub(super) known: Known,
-    pub(super) payload_bytes: &'w HashMap<Tenant, u64>,
-    /// The tenants whose stored bytes this changes, with the new sum.
-    pub(super) changed_bytes: HashMap<Tenant, u64>,
-    /// Stages that get work.
-    pub(super) stages: BTreeSet<Stage>,
-}
-
-impl Batch<'_> {
-    pub(super) fn next_serial(&mut self) -> i64 {
-        self.known.serial += 1;
-        self.known.serial
-    }
-
-    pub(super) fn next_sequence(&mut self) -> i64 {
-        self.known.sequence += 1;
-        self.known.sequence
-    }
-
-    pub(super) fn stored_bytes(&self, tenant: &Tenant) -> u64 {
-        let before = || self.payload_bytes.get(tenant).copied().unwrap_or(0);
-        self.changed_bytes.get(tenant).copied().unwrap_or_else(before)
-    }
-
-    async fn execute(&mut self, asks: &[&Ask]) -> Done<Vec<Result<Answer>>> {
-        self.end_leases_of_the_future().await?;
-        let mut admissions = self.admit(asks).await?.into_iter();
-        let mut answers = Vec::with_capacity(asks.len());
-        for ask in asks {
-            let answer = match ask {
-                Ask::Admit { .. } => match admissions.next() {
-                    Some(answer) => answer.map(Answer::Admitted).map_err(Failure::Refused),
-                    None => Err(Failure::Refused(closed(ask))),
-                },
-                Ask::Claim(request) => self.claim(request).await.map(Answer::Claimed),
-                Ask::Commit { lease, effects } => {
-                    self.commit(lease, effects).await.map(Answer::Committed)
-                }
-                Ask::Extend { lease, by } => self.extend(lease, *by).await.map(Answer::Extended),
-                Ask::Release { lease, release } => {
-                    self.release(lease, release).await.map(|()| Answer::Done)
-                }
-                Ask::Prune(prune) => self.prune(prune).await.map(Answer::Pruned),
-                Ask::Close => Ok(Answer::Done),
-            };
-            match answer {
-                Ok(answer) => answers.push(Ok(answer)),
-                Err(Failure::Refused(error)) => answers.push(Err(error)),
-                Err(failure) => return Err(failure),
-            }
-        }
-        Ok(answers)
-    }
-}
-
 impl Writer {
     /// Takes operations until it is told to close, or nobody is left to ask.
     pub(super) async fn run(mut self, mut operations: mpsc::Receiver<Operation>) {
-        while let Some(first) = operations.recv().await {
-            let mut bytes = first.ask.payload_bytes();
-            let mut batch = vec![first];
-            while batch.len() < BATCH && bytes < BATCH_BYTES {
-                let Ok(next) = operations.try_recv() else { break };
-                bytes += next.ask.payload_bytes();
-                batch.push(next);
+        let mut closing = None;
+        while closing.is_none()
+            && let Some(first) = operations.recv().await
+        {
+            let mut batch = Vec::new();
+            let mut bytes = 0;
+            let mut next = Some(first);
+            while let Some(operation) = next {
+                match operation {
+                    Operation::Write { ask, reply } => {
+                        bytes += ask.payload_bytes();
+                        batch.push(Asked { ask, reply });
+                    }
+                    Operation::Close { reply } => {
+                        closing = Some(reply);
+                        break;
+                    }
+                }
+                let full = batch.len() >= BATCH || bytes >= BATCH_BYTES;
+                next = if full { None } else { operations.try_recv().ok() };
             }
-            let (closing, batch): (Vec<_>, Vec<_>) =
-                batch.into_iter().partition(|one| matches!(one.ask, Ask::Close));
             self.answer(batch).await;
-            if !closing.is_empty() {
-                operations.close();
-                let closed = self.close().await;
-                if let Err(error) = &closed {
-                    tracing::warn!(%error, "the ledger was not closed cleanly");
-                }
-                for one in closing {
-                    let _ = one.reply.send(Ok(Answer::Done));
-                }
-                return;
-            }
         }
+        operations.close();
         if let Err(error) = self.close().await {
             tracing::warn!(%error, "the ledger was not closed cleanly");
+        }
+        if let Some(reply) = closing {
+            // Who asked may have gone.
+            let _ = reply.send(());
         }
     }
 
@@ -213,7 +112,7 @@ impl Writer {
         closed
     }
 
-    async fn answer(&mut self, operations: Vec<Operation>) {
+    async fn answer(&mut self, operations: Vec<Asked>) {
         if operations.is_empty() {
             return;
         }
@@ -229,7 +128,7 @@ impl Writer {
             }
             Err(failure) => {
                 if let Some(only) = operations.into_iter().next() {
-                    let error = failure.into_error(only.ask.operation(), &self.path);
+                    let error = into_error(failure, only.ask.operation(), &self.path);
                     let _ = only.reply.send(Err(error));
                 }
             }
@@ -238,8 +137,8 @@ impl Writer {
 
     async fn attempt_one(&mut self, ask: &Ask) -> Result<Answer> {
         match self.attempt(&[ask]).await {
-            Ok(answers) => answers.into_iter().next().unwrap_or_else(|| Err(closed(ask))),
-            Err(failure) => Err(failure.into_error(ask.operation(), &self.path)),
+            Ok(answers) => answers.into_iter().next().unwrap_or_else(|| Err(ask.unanswered())),
+            Err(failure) => Err(into_error(failure, ask.operation(), &self.path)),
         }
     }
 
@@ -249,16 +148,24 @@ impl Writer {
         sqlx::query("BEGIN IMMEDIATE").execute(&mut self.db).await?;
         let now = self.clock.now();
         let mut batch = Batch {
-            db: &mut self.db,
+            db: Transaction {
+                db: &mut self.db,
+                sequence: self.known.sequence,
+                serial: self.known.serial,
+                payload_bytes: &self.payload_bytes,
+                changed_bytes: HashMap::new(),
+            },
             limits: self.limits,
             now,
-            known: self.known.clone(),
-            payload_bytes: &self.payload_bytes,
-            changed_bytes: HashMap::new(),
+            last_now: self.known.last_now,
+            served: self.known.served.clone(),
             stages: BTreeSet::new(),
         };
         let executed = batch.execute(asks).await;
-        let Batch { mut known, changed_bytes, stages, .. } = batch;
+        let Batch {
+            db: Transaction { sequence, serial, changed_bytes, .. }, served, stages, ..
+        } = batch;
+        let known = Known { sequence, serial, served, last_now: now };
         let committed = match executed {
             Ok(answers) => self.finish(&known).await.map(|()| answers),
             Err(failure) => Err(failure),
@@ -271,7 +178,6 @@ impl Writer {
                 return Err(failure);
             }
         };
-        known.last_now = now;
         self.known = known;
         self.payload_bytes.extend(changed_bytes);
         self.position.store(self.known.sequence, Ordering::Release);
@@ -304,13 +210,9 @@ impl Writer {
     }
 }
 
-fn reply(operations: Vec<Operation>, answers: Vec<Result<Answer>>) {
+fn reply(operations: Vec<Asked>, answers: Vec<Result<Answer>>) {
     for (one, answer) in operations.into_iter().zip(answers) {
         // Who asked may have gone; what was done stays done.
         let _ = one.reply.send(answer);
     }
-}
-
-fn closed(ask: &Ask) -> Error {
-    Error::transient(ask.operation(), "the ledger gave no answer; was it closed?")
 }

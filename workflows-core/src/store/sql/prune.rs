@@ -1,17 +1,18 @@
 //! Removing what retention does not keep.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
-use sqlx::Row;
 
 use super::{
-    failure::Done,
-    rows::{json, nanos, parse, tenant_of},
-    writer::Batch,
+    Batch, Done, Ledger, Value, locks, nanos, query,
+    rows::{json, parse, tenant_of},
 };
 use crate::store::{DELIVERY_MEMORY, Prune, Pruned, Stage, StatusKey, StatusRecord, WorkKey};
 
-impl Batch<'_> {
-    pub(super) async fn prune(&mut self, prune: &Prune) -> Done<Pruned> {
+impl<C: Ledger> Batch<C> {
+    pub(crate) async fn prune(&mut self, prune: &Prune) -> Done<Pruned> {
+        self.db.begin_intake().await?;
         let batch = i64::from(prune.batch.max(1));
         let runs = self.prune_runs(prune, batch).await?;
         let events = self.prune_events(prune, batch).await?;
@@ -29,38 +30,46 @@ impl Batch<'_> {
     }
 
     async fn ids(&mut self, sql: &'static str, before: i64, batch: i64) -> Done<Vec<i64>> {
-        Ok(sqlx::query_scalar(sql).bind(before).bind(batch).fetch_all(&mut *self.db).await?)
+        query(sql).bind(before).bind(batch).values(&mut self.db).await
     }
 
-    async fn delete(&mut self, sql: &'static str, ids: &[i64]) -> Done<()> {
+    async fn delete(&mut self, table: &str, id: &str, ids: &[i64]) -> Done<()> {
         if !ids.is_empty() {
-            sqlx::query(sql).bind(json(&ids)?).execute(&mut *self.db).await?;
+            query(format!("DELETE FROM {table} WHERE {}", C::among(id, 1)))
+                .bind(Value::Ints(ids.to_vec()))
+                .execute(&mut self.db)
+                .await?;
         }
         Ok(())
+    }
+
+    /// Keeps commits away from what is looked at, and perhaps removed.
+    async fn keep(&mut self, thing: String) -> Done<()> {
+        if C::SHARED { self.db.lock(BTreeSet::from([thing])).await } else { Ok(()) }
     }
 
     async fn prune_runs(&mut self, prune: &Prune, batch: i64) -> Done<u64> {
         let mut ids = Vec::new();
         for keep in &prune.runs_per_workflow {
-            let over: Vec<i64> = sqlx::query_scalar(
+            let over: Vec<i64> = query(
                 "SELECT id FROM (SELECT id, finished_at, row_number() OVER (ORDER BY id DESC) \
-                 AS place FROM runs WHERE tenant = ? AND workflow = ? AND workflow_repo IS ? \
-                 AND terminal = 1) WHERE place > ? OR finished_at < ? ORDER BY id",
+                 AS place FROM runs WHERE tenant = $1 AND workflow = $2 \
+                 AND workflow_repo IS NOT DISTINCT FROM $3 AND terminal = 1) AS ended WHERE place > $4 OR finished_at < $5 ORDER BY id",
             )
             .bind(keep.tenant.as_str())
             .bind(&*keep.workflow.name)
             .bind(keep.workflow.repo.as_ref().map(|repo| repo.as_str()))
             .bind(keep.runs.map_or(i64::MAX, i64::from))
             .bind(keep.ended_since.map_or(i64::MIN, nanos))
-            .fetch_all(&mut *self.db)
+            .values(&mut self.db)
             .await?;
             ids.extend(over);
         }
         let old = self
             .ids(
-                "SELECT r.id FROM runs r WHERE r.terminal = 1 AND r.finished_at < ? \
+                "SELECT r.id FROM runs r WHERE r.terminal = 1 AND r.finished_at < $1 \
                  AND NOT EXISTS (SELECT 1 FROM notifications n WHERE n.tenant = r.tenant \
-                 AND n.run = r.key AND n.state = 'pending') ORDER BY r.finished_at LIMIT ?",
+                 AND n.run = r.key AND n.state = 'pending') ORDER BY r.finished_at LIMIT $2",
                 nanos(prune.runs_before),
                 batch,
             )
@@ -80,16 +89,17 @@ impl Batch<'_> {
 
     /// Removes a run, unless something about it is still to be done.
     async fn remove_run(&mut self, id: i64) -> Done<bool> {
-        let row = sqlx::query("SELECT tenant, key FROM runs WHERE id = ?")
+        let row = query("SELECT tenant, key FROM runs WHERE id = $1")
             .bind(id)
-            .fetch_one(&mut *self.db)
+            .fetch_one(&mut self.db)
             .await?;
         let (tenant, key): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        self.keep(locks::run(&tenant_of(&tenant)?, &key.clone().into())).await?;
         let work = json(&WorkKey::run(key.clone().into()))?;
-        let pending: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM notifications WHERE tenant = ?1 AND run = ?2 \
-             AND state = 'pending') OR EXISTS (SELECT 1 FROM work WHERE stage IN (?3, ?4, ?5) \
-             AND tenant = ?1 AND key = ?6)",
+        let pending: bool = query(
+            "SELECT EXISTS (SELECT 1 FROM notifications WHERE tenant = $1 AND run = $2 \
+             AND state = 'pending') OR EXISTS (SELECT 1 FROM work WHERE stage IN ($3, $4, $5) \
+             AND tenant = $1 AND key = $6)",
         )
         .bind(&tenant)
         .bind(&key)
@@ -97,79 +107,85 @@ impl Batch<'_> {
         .bind(Stage::Dispatch as i64)
         .bind(Stage::Observe as i64)
         .bind(work)
-        .fetch_one(&mut *self.db)
+        .answer(&mut self.db)
         .await?;
         if pending {
             return Ok(false);
         }
-        sqlx::query("DELETE FROM notifications WHERE tenant = ? AND run = ?")
+        query("DELETE FROM notifications WHERE tenant = $1 AND run = $2")
             .bind(&tenant)
             .bind(&key)
-            .execute(&mut *self.db)
+            .execute(&mut self.db)
             .await?;
-        sqlx::query("DELETE FROM runs WHERE id = ?").bind(id).execute(&mut *self.db).await?;
+        query("DELETE FROM runs WHERE id = $1").bind(id).execute(&mut self.db).await?;
         Ok(true)
     }
 
     async fn prune_events(&mut self, prune: &Prune, batch: i64) -> Done<u64> {
-        let rows = sqlx::query(
-            "SELECT e.sequence, e.tenant, e.key FROM events e WHERE e.received_at < ? \
+        let rows = query(
+            "SELECT e.sequence, e.tenant, e.key FROM events e WHERE e.received_at < $1 \
              AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.tenant = e.tenant AND r.event = e.key) \
-             ORDER BY e.received_at, e.sequence LIMIT ?",
+             ORDER BY e.received_at, e.sequence LIMIT $2",
         )
         .bind(nanos(prune.events_before))
         .bind(batch)
-        .fetch_all(&mut *self.db)
+        .fetch_all(&mut self.db)
         .await?;
         let mut ids = Vec::with_capacity(rows.len());
         for row in rows {
             let (tenant, key): (String, String) = (row.try_get(1)?, row.try_get(2)?);
             // The JSON of the key of any attempt at the event begins so.
             let begins = format!("{{\"about\":\"event\",\"event\":{},", json(&key)?);
-            let waits: bool = sqlx::query_scalar(
+            self.keep(locks::event(&tenant_of(&tenant)?, &key.clone().into())).await?;
+            let needed: bool = query(
                 "SELECT EXISTS (SELECT 1 FROM work \
-                 WHERE stage = ?1 AND tenant = ?2 AND key >= ?3 AND key < ?3 || char(127))",
+                 WHERE stage = $1 AND tenant = $2 AND key >= $3 AND key < $4) \
+                 OR EXISTS (SELECT 1 FROM runs WHERE tenant = $2 AND event = $5)",
             )
             .bind(Stage::Match as i64)
             .bind(&tenant)
-            .bind(begins)
-            .fetch_one(&mut *self.db)
+            .bind(&begins)
+            .bind(format!("{begins}{}", char::MAX))
+            .bind(&key)
+            .answer(&mut self.db)
             .await?;
-            if waits {
+            if needed {
                 continue;
             }
             ids.push(row.try_get(0)?);
             self.remove_decisions(&tenant, &key).await?;
         }
         self.remove_payloads(&ids).await?;
-        self.delete("DELETE FROM events WHERE sequence IN (SELECT value FROM json_each(?))", &ids)
-            .await?;
+        self.delete("events", "sequence", &ids).await?;
         Ok(ids.len() as u64)
     }
 
     /// Removes the decisions about an event, and the sets of triggers that nothing names any more.
     async fn remove_decisions(&mut self, tenant: &str, event: &str) -> Done<()> {
-        let sets: Vec<String> = sqlx::query_scalar(
+        let sets: Vec<String> = query(
             "DELETE FROM decision_sets WHERE decision IN \
-             (SELECT id FROM decisions WHERE tenant = ? AND event = ?) RETURNING digest",
+             (SELECT id FROM decisions WHERE tenant = $1 AND event = $2) RETURNING digest",
         )
         .bind(tenant)
         .bind(event)
-        .fetch_all(&mut *self.db)
+        .values(&mut self.db)
         .await?;
-        sqlx::query("DELETE FROM decisions WHERE tenant = ? AND event = ?")
+        query("DELETE FROM decisions WHERE tenant = $1 AND event = $2")
             .bind(tenant)
             .bind(event)
-            .execute(&mut *self.db)
+            .execute(&mut self.db)
             .await?;
+        if !sets.is_empty() {
+            self.db.keep_trigger_sets().await?;
+        }
         for digest in sets {
-            sqlx::query(
-                "DELETE FROM trigger_sets WHERE tenant = ?1 AND digest = ?2 AND NOT EXISTS \
-                 (SELECT 1 FROM decision_sets WHERE tenant = ?1 AND digest = ?2)",
+            query(
+                "DELETE FROM trigger_sets WHERE tenant = $1 AND digest = $2 AND NOT EXISTS \
+                 (SELECT 1 FROM decision_sets WHERE tenant = $1 AND digest = $2)",
             )
             .bind(tenant)
             .bind(digest)
-            .execute(&mut *self.db)
+            .execute(&mut self.db)
             .await?;
         }
         Ok(())
@@ -178,27 +194,26 @@ impl Batch<'_> {
     async fn prune_observations(&mut self, prune: &Prune, batch: i64) -> Done<u64> {
         let ids = self
             .ids(
-                "SELECT o.id FROM observations o WHERE o.received_at < ? AND (o.event IS NULL \
+                "SELECT o.id FROM observations o WHERE o.received_at < $1 AND (o.event IS NULL \
                  OR NOT EXISTS (SELECT 1 FROM events e WHERE e.key = o.event)) \
-                 ORDER BY o.received_at, o.id LIMIT ?",
+                 ORDER BY o.received_at, o.id LIMIT $2",
                 nanos(prune.events_before),
                 batch,
             )
             .await?;
-        self.delete("DELETE FROM observations WHERE id IN (SELECT value FROM json_each(?))", &ids)
-            .await?;
+        self.delete("observations", "id", &ids).await?;
         Ok(ids.len() as u64)
     }
 
     async fn prune_payloads(&mut self, prune: &Prune, batch: i64) -> Done<u64> {
-        let rows = sqlx::query("SELECT id, received_at FROM payloads ORDER BY id LIMIT ?")
+        let rows = query("SELECT id, received_at FROM payloads ORDER BY id LIMIT $1")
             .bind(batch)
-            .fetch_all(&mut *self.db)
+            .fetch_all(&mut self.db)
             .await?;
         let before = nanos(prune.payloads_before);
         let mut ids = Vec::new();
         for row in rows {
-            if row.try_get::<i64, _>(1)? < before {
+            if row.try_get::<i64>(1)? < before {
                 ids.push(row.try_get(0)?);
             }
         }
@@ -209,71 +224,79 @@ impl Batch<'_> {
         if ids.is_empty() {
             return Ok(0);
         }
-        let removed = sqlx::query(
-            "DELETE FROM payloads WHERE id IN (SELECT value FROM json_each(?)) \
-             RETURNING tenant, size",
-        )
-        .bind(json(&ids)?)
-        .fetch_all(&mut *self.db)
+        let removed = query(format!(
+            "DELETE FROM payloads WHERE {} RETURNING tenant, size",
+            C::among("id", 1)
+        ))
+        .bind(Value::Ints(ids.to_vec()))
+        .fetch_all(&mut self.db)
         .await?;
         for row in &removed {
             let tenant = tenant_of(row.try_get(0)?)?;
-            let size = row.try_get::<i64, _>(1)?.unsigned_abs();
-            let stored = self.stored_bytes(&tenant).saturating_sub(size);
-            self.changed_bytes.insert(tenant, stored);
+            let size = row.try_get::<i64>(1)?.unsigned_abs();
+            let stored = self.db.stored_bytes(&tenant).await?.saturating_sub(size);
+            self.db.set_stored_bytes(&tenant, stored).await?;
         }
         Ok(removed.len() as u64)
     }
 
     async fn prune_statuses(&mut self, prune: &Prune, batch: i64) -> Done<u64> {
-        let rows = sqlx::query(
-            "SELECT s.id, s.body FROM statuses s WHERE s.updated_at < ? AND (s.run IS NULL \
+        let rows = query(
+            "SELECT s.id, s.body FROM statuses s WHERE s.updated_at < $1 AND (s.run IS NULL \
              OR NOT EXISTS (SELECT 1 FROM run_keys k JOIN runs r ON r.id = k.run \
-             WHERE k.tenant = s.tenant AND k.key = s.run)) ORDER BY s.updated_at LIMIT ?",
+             WHERE k.tenant = s.tenant AND k.key = s.run)) ORDER BY s.updated_at LIMIT $2",
         )
         .bind(nanos(prune.events_before))
         .bind(batch)
-        .fetch_all(&mut *self.db)
+        .fetch_all(&mut self.db)
         .await?;
         let mut ids = Vec::new();
         for row in rows {
             let record: StatusRecord = parse(row.try_get(1)?)?;
-            if !self.is_to_be_reported(&record.desire.key).await? {
-                ids.push(row.try_get(0)?);
+            let id = row.try_get(0)?;
+            if self.is_old_and_quiet(id, &record.desire.key, prune.events_before).await? {
+                ids.push(id);
             }
         }
-        self.delete("DELETE FROM statuses WHERE id IN (SELECT value FROM json_each(?))", &ids)
-            .await?;
+        self.delete("statuses", "id", &ids).await?;
         Ok(ids.len() as u64)
     }
 
-    async fn is_to_be_reported(&mut self, status: &StatusKey) -> Done<bool> {
-        Ok(sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM work WHERE stage = ? AND tenant = ? AND key = ?)",
+    async fn is_old_and_quiet(
+        &mut self,
+        id: i64,
+        status: &StatusKey,
+        before: Timestamp,
+    ) -> Done<bool> {
+        self.keep(locks::status(status)).await?;
+        query(
+            "SELECT EXISTS (SELECT 1 FROM statuses WHERE id = $4 AND updated_at < $5) AND NOT \
+             EXISTS (SELECT 1 FROM work WHERE stage = $1 AND tenant = $2 AND key = $3)",
         )
         .bind(Stage::Report as i64)
         .bind(status.tenant.as_str())
         .bind(json(&WorkKey::Status { status: status.clone() })?)
-        .fetch_one(&mut *self.db)
-        .await?)
+        .bind(id)
+        .bind(nanos(before))
+        .answer(&mut self.db)
+        .await
     }
 
     async fn prune_deliveries(&mut self, prune: &Prune, batch: i64) -> Done<u64> {
         let horizon = self.now.checked_sub(DELIVERY_MEMORY).unwrap_or(Timestamp::MIN);
         let horizon = nanos(horizon.min(prune.events_before));
         // Ids grow with time, so the oldest are looked at and no index of times is kept.
-        let rows = sqlx::query("SELECT id, at FROM deliveries ORDER BY id LIMIT ?")
+        let rows = query("SELECT id, at FROM deliveries ORDER BY id LIMIT $1")
             .bind(batch)
-            .fetch_all(&mut *self.db)
+            .fetch_all(&mut self.db)
             .await?;
         let mut ids: Vec<i64> = Vec::new();
         for row in rows {
-            if row.try_get::<i64, _>(1)? < horizon {
+            if row.try_get::<i64>(1)? < horizon {
                 ids.push(row.try_get(0)?);
             }
         }
-        self.delete("DELETE FROM deliveries WHERE id IN (SELECT value FROM json_each(?))", &ids)
-            .await?;
+        self.delete("deliveries", "id", &ids).await?;
         Ok(ids.len() as u64)
     }
 }

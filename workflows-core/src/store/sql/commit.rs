@@ -2,14 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use sqlx::Row;
-
 use super::{
+    Batch, Done, Ledger,
     admit::BASELINE,
-    failure::Done,
+    nanos, query,
     queue::Put,
-    rows::{json, nanos, parse},
-    writer::Batch,
+    rows::{json, parse},
 };
 use crate::{
     Approval, Error, GroupKey, Run, RunKey, RunState, Tenant,
@@ -31,27 +29,31 @@ struct Kept {
     standing: Standing,
 }
 
-impl Batch<'_> {
-    pub(super) async fn commit(&mut self, lease: &Lease, effects: &Effects) -> Done<Committed> {
+impl<C: Ledger> Batch<C> {
+    pub(crate) async fn commit(&mut self, lease: &Lease, effects: &Effects) -> Done<Committed> {
+        if C::SHARED {
+            self.keep_others_away(lease, effects).await?;
+        }
         let held = self.held("commit", lease).await?;
         self.check_groups(&effects.groups).await?;
         self.check_changes(&effects.runs, &effects.changes).await?;
         self.check_cursors(effects).await?;
 
+        self.db.reserve(serials(effects)).await?;
         let mut committed = Committed::default();
         let mut touched = BTreeSet::new();
         if let Some(batch) = &effects.decisions {
             self.decide(batch).await?;
         }
         for (digest, set) in &effects.trigger_sets {
-            sqlx::query(
-                "INSERT INTO trigger_sets (tenant, digest, body) VALUES (?, ?, ?) \
+            query(
+                "INSERT INTO trigger_sets (tenant, digest, body) VALUES ($1, $2, $3) \
                  ON CONFLICT DO NOTHING",
             )
             .bind(held.tenant.as_str())
             .bind(&**digest)
             .bind(json(set)?)
-            .execute(&mut *self.db)
+            .execute(&mut self.db)
             .await?;
         }
         for run in &effects.runs {
@@ -112,13 +114,12 @@ impl Batch<'_> {
 
     async fn check_groups(&mut self, expected: &[GroupExpectation]) -> Done<()> {
         for one in expected {
-            let version: Option<i64> = sqlx::query_scalar(
-                "SELECT version FROM group_versions WHERE tenant = ? AND name = ?",
-            )
-            .bind(one.tenant.as_str())
-            .bind(one.group.as_str())
-            .fetch_optional(&mut *self.db)
-            .await?;
+            let version: Option<i64> =
+                query("SELECT version FROM group_versions WHERE tenant = $1 AND name = $2")
+                    .bind(one.tenant.as_str())
+                    .bind(one.group.as_str())
+                    .value(&mut self.db)
+                    .await?;
             if version.unwrap_or(0) != one.version {
                 return Err(Error::conflict("commit", "a group has changed; read it again")
                     .with("group", &one.group)
@@ -172,50 +173,49 @@ impl Batch<'_> {
     }
 
     async fn decide(&mut self, batch: &DecisionBatch) -> Done<()> {
-        let id = self.next_serial();
+        let id = self.db.next_serial().await?;
         let body = json(&DecisionBatch { id, ..batch.clone() })?;
-        sqlx::query(
-            "INSERT INTO decisions (id, tenant, event, attempt, body) VALUES (?, ?, ?, ?, ?)",
+        query(
+            "INSERT INTO decisions (id, tenant, event, attempt, body) VALUES ($1, $2, $3, $4, $5)",
         )
         .bind(id)
         .bind(batch.tenant.as_str())
         .bind(batch.event.as_str())
         .bind(batch.attempt.as_str())
         .bind(body)
-        .execute(&mut *self.db)
+        .execute(&mut self.db)
         .await?;
         for guard in &batch.guards {
-            sqlx::query(
-                "INSERT INTO decision_sets (tenant, digest, decision) VALUES (?, ?, ?) \
+            query(
+                "INSERT INTO decision_sets (tenant, digest, decision) VALUES ($1, $2, $3) \
                  ON CONFLICT DO NOTHING",
             )
             .bind(batch.tenant.as_str())
             .bind(&*guard.set)
             .bind(id)
-            .execute(&mut *self.db)
+            .execute(&mut self.db)
             .await?;
         }
         Ok(())
     }
 
     async fn run_is_known(&mut self, run: &Run) -> Done<bool> {
-        let found: Option<i64> =
-            sqlx::query_scalar("SELECT run FROM run_keys WHERE tenant = ? AND key = ?")
-                .bind(run.tenant.as_str())
-                .bind(run.key.as_str())
-                .fetch_optional(&mut *self.db)
-                .await?;
+        let found: Option<i64> = query("SELECT run FROM run_keys WHERE tenant = $1 AND key = $2")
+            .bind(run.tenant.as_str())
+            .bind(run.key.as_str())
+            .value(&mut self.db)
+            .await?;
         Ok(found.is_some())
     }
 
     async fn kept(&mut self, run: &Run) -> Done<Option<Kept>> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT r.id, r.version, r.standing FROM run_keys k JOIN runs r ON r.id = k.run \
-             WHERE k.tenant = ? AND k.key = ?",
+             WHERE k.tenant = $1 AND k.key = $2",
         )
         .bind(run.tenant.as_str())
         .bind(run.key.as_str())
-        .fetch_optional(&mut *self.db)
+        .fetch_optional(&mut self.db)
         .await?;
         let Some(row) = row else { return Ok(None) };
         let standing: Vec<(GroupKey, (Strategy, RunState, bool))> = parse(row.try_get(2)?)?;
@@ -232,18 +232,18 @@ impl Batch<'_> {
         if self.run_is_known(run).await? {
             return Ok(false);
         }
-        let id = self.next_serial();
-        sqlx::query("INSERT INTO run_keys (tenant, key, run) VALUES (?, ?, ?)")
+        let id = self.db.next_serial().await?;
+        query("INSERT INTO run_keys (tenant, key, run) VALUES ($1, $2, $3)")
             .bind(run.tenant.as_str())
             .bind(run.key.as_str())
             .bind(id)
-            .execute(&mut *self.db)
+            .execute(&mut self.db)
             .await?;
         self.write_run(
             "INSERT INTO runs (version, repo, repo_name, workflow_repo, workflow, trigger_name, \
              subject, event, commit_id, pull_request, intake, state, terminal, cancelling, \
              created_at, finished_at, standing, body, id, tenant, key) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)",
             id,
             run,
         )
@@ -257,11 +257,11 @@ impl Batch<'_> {
         let mut run = run.clone();
         run.version += 1;
         self.write_run(
-            "UPDATE runs SET version = ?, repo = ?, repo_name = ?, workflow_repo = ?, \
-             workflow = ?, trigger_name = ?, subject = ?, event = ?, commit_id = ?, \
-             pull_request = ?, intake = ?, state = ?, terminal = ?, cancelling = ?, \
-             created_at = ?, finished_at = ?, standing = ?, body = ? \
-             WHERE id = ? AND tenant = ? AND key = ?",
+            "UPDATE runs SET version = $1, repo = $2, repo_name = $3, workflow_repo = $4, \
+             workflow = $5, trigger_name = $6, subject = $7, event = $8, commit_id = $9, \
+             pull_request = $10, intake = $11, state = $12, terminal = $13, cancelling = $14, \
+             created_at = $15, finished_at = $16, standing = $17, body = $18 \
+             WHERE id = $19 AND tenant = $20 AND key = $21",
             kept.id,
             &run,
         )
@@ -271,7 +271,7 @@ impl Batch<'_> {
 
     async fn write_run(&mut self, sql: &'static str, id: i64, run: &Run) -> Done<()> {
         let standing: Vec<_> = group_standing(run).into_iter().collect();
-        sqlx::query(sql)
+        query(sql)
             .bind(run.version)
             .bind(run.repo.id.as_str())
             .bind(&*run.repo.name)
@@ -293,7 +293,7 @@ impl Batch<'_> {
             .bind(id)
             .bind(run.tenant.as_str())
             .bind(run.key.as_str())
-            .execute(&mut *self.db)
+            .execute(&mut self.db)
             .await?;
         Ok(())
     }
@@ -314,23 +314,23 @@ impl Batch<'_> {
             }
             let membership = run.groups.iter().find(|one| one.group == *key);
             let query = match membership.filter(|_| after.contains_key(key)) {
-                Some(membership) => sqlx::query(
+                Some(membership) => query(
                     "INSERT INTO group_members (tenant, name, run, membership) \
-                     VALUES (?, ?, ?, ?) ON CONFLICT (tenant, name, run) DO UPDATE SET \
+                     VALUES ($1, $2, $3, $4) ON CONFLICT (tenant, name, run) DO UPDATE SET \
                      membership = excluded.membership",
                 )
                 .bind(run.tenant.as_str())
                 .bind(key.as_str())
                 .bind(id)
                 .bind(json(membership)?),
-                None => sqlx::query(
-                    "DELETE FROM group_members WHERE tenant = ? AND name = ? AND run = ?",
-                )
-                .bind(run.tenant.as_str())
-                .bind(key.as_str())
-                .bind(id),
+                None => {
+                    query("DELETE FROM group_members WHERE tenant = $1 AND name = $2 AND run = $3")
+                        .bind(run.tenant.as_str())
+                        .bind(key.as_str())
+                        .bind(id)
+                }
             };
-            query.execute(&mut *self.db).await?;
+            query.execute(&mut self.db).await?;
             touched.insert((run.tenant.clone(), key.clone()));
         }
         Ok(())
@@ -338,37 +338,37 @@ impl Batch<'_> {
 
     /// A group without members goes; one that comes again has a version that no reader has seen.
     async fn count_group(&mut self, tenant: &Tenant, group: &GroupKey) -> Done<()> {
-        let version = self.next_serial();
-        sqlx::query(
-            "INSERT INTO group_versions (tenant, name, version) VALUES (?, ?, ?) \
+        let version = self.db.next_serial().await?;
+        query(
+            "INSERT INTO group_versions (tenant, name, version) VALUES ($1, $2, $3) \
              ON CONFLICT (tenant, name) DO UPDATE SET version = excluded.version",
         )
         .bind(tenant.as_str())
         .bind(group.as_str())
         .bind(version)
-        .execute(&mut *self.db)
+        .execute(&mut self.db)
         .await?;
-        sqlx::query(
-            "DELETE FROM group_versions WHERE tenant = ?1 AND name = ?2 AND NOT EXISTS \
-             (SELECT 1 FROM group_members WHERE tenant = ?1 AND name = ?2)",
+        query(
+            "DELETE FROM group_versions WHERE tenant = $1 AND name = $2 AND NOT EXISTS \
+             (SELECT 1 FROM group_members WHERE tenant = $1 AND name = $2)",
         )
         .bind(tenant.as_str())
         .bind(group.as_str())
-        .execute(&mut *self.db)
+        .execute(&mut self.db)
         .await?;
         Ok(())
     }
 
     async fn kept_status(&mut self, key: &StatusKey) -> Done<Option<(i64, StatusRecord)>> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT id, body FROM statuses \
-             WHERE tenant = ? AND repo = ? AND commit_id = ? AND context = ?",
+             WHERE tenant = $1 AND repo = $2 AND commit_id = $3 AND context = $4",
         )
         .bind(key.tenant.as_str())
         .bind(key.repo.id.as_str())
         .bind(key.commit.as_str())
         .bind(&*key.context)
-        .fetch_optional(&mut *self.db)
+        .fetch_optional(&mut self.db)
         .await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some((row.try_get(0)?, parse(row.try_get(1)?)?)))
@@ -380,9 +380,9 @@ impl Batch<'_> {
             StatusSubject::Run { run } => Some(run.as_str()),
             StatusSubject::Note { .. } => None,
         };
-        sqlx::query(
+        query(
             "INSERT INTO statuses (id, tenant, repo, commit_id, context, run, updated_at, body) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (id) DO UPDATE SET \
              run = excluded.run, updated_at = excluded.updated_at, body = excluded.body",
         )
         .bind(id)
@@ -393,7 +393,7 @@ impl Batch<'_> {
         .bind(run)
         .bind(nanos(record.updated_at))
         .bind(json(record)?)
-        .execute(&mut *self.db)
+        .execute(&mut self.db)
         .await?;
         Ok(())
     }
@@ -401,7 +401,7 @@ impl Batch<'_> {
     async fn desire(&mut self, desire: &StatusDesire) -> Done<()> {
         let updated_at = self.now;
         let Some((id, mut record)) = self.kept_status(&desire.key).await? else {
-            let id = self.next_serial();
+            let id = self.db.next_serial().await?;
             let desire = desire.clone();
             let record = StatusRecord { desire, shown: None, error: None, updated_at };
             return self.write_status(id, &record).await;
@@ -421,35 +421,33 @@ impl Batch<'_> {
                 reported.desire = kept.desire;
                 id
             }
-            None => self.next_serial(),
+            None => self.db.next_serial().await?,
         };
         self.write_status(id, &reported).await
     }
 
     async fn notification_id(&mut self, one: &OutboxNotification) -> Done<Option<i64>> {
-        Ok(sqlx::query_scalar(
-            "SELECT notification FROM notification_keys WHERE tenant = ? AND key = ?",
-        )
-        .bind(one.tenant.as_str())
-        .bind(one.key.as_str())
-        .fetch_optional(&mut *self.db)
-        .await?)
+        query("SELECT notification FROM notification_keys WHERE tenant = $1 AND key = $2")
+            .bind(one.tenant.as_str())
+            .bind(one.key.as_str())
+            .value(&mut self.db)
+            .await
     }
 
     async fn notify(&mut self, one: &OutboxNotification) -> Done<()> {
         if self.notification_id(one).await?.is_some() {
             return Ok(());
         }
-        let id = self.next_serial();
-        sqlx::query("INSERT INTO notification_keys (tenant, key, notification) VALUES (?, ?, ?)")
+        let id = self.db.next_serial().await?;
+        query("INSERT INTO notification_keys (tenant, key, notification) VALUES ($1, $2, $3)")
             .bind(one.tenant.as_str())
             .bind(one.key.as_str())
             .bind(id)
-            .execute(&mut *self.db)
+            .execute(&mut self.db)
             .await?;
-        sqlx::query(
+        query(
             "INSERT INTO notifications (run, notifier, state, body, id, tenant) \
-             VALUES (?, ?, ?, ?, ?, ?)",
+             VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .bind(one.run.as_str())
         .bind(one.notifier.as_str())
@@ -457,16 +455,16 @@ impl Batch<'_> {
         .bind(json(&OutboxNotification { id, ..one.clone() })?)
         .bind(id)
         .bind(one.tenant.as_str())
-        .execute(&mut *self.db)
+        .execute(&mut self.db)
         .await?;
         Ok(())
     }
 
     async fn delivered(&mut self, one: &OutboxNotification) -> Done<()> {
         let Some(id) = self.notification_id(one).await? else { return Ok(()) };
-        sqlx::query(
-            "UPDATE notifications SET run = ?, notifier = ?, state = ?, body = ? \
-             WHERE id = ? AND tenant = ?",
+        query(
+            "UPDATE notifications SET run = $1, notifier = $2, state = $3, body = $4 \
+             WHERE id = $5 AND tenant = $6",
         )
         .bind(one.run.as_str())
         .bind(one.notifier.as_str())
@@ -474,14 +472,14 @@ impl Batch<'_> {
         .bind(json(&OutboxNotification { id, ..one.clone() })?)
         .bind(id)
         .bind(one.tenant.as_str())
-        .execute(&mut *self.db)
+        .execute(&mut self.db)
         .await?;
         Ok(())
     }
 
     async fn approve(&mut self, approval: &Approval) -> Done<()> {
-        sqlx::query(
-            "INSERT INTO approvals (tenant, repo, subject, head, body) VALUES (?, ?, ?, ?, ?) \
+        query(
+            "INSERT INTO approvals (tenant, repo, subject, head, body) VALUES ($1, $2, $3, $4, $5) \
              ON CONFLICT (tenant, repo, subject, head) DO UPDATE SET body = excluded.body",
         )
         .bind(approval.tenant.as_str())
@@ -489,7 +487,7 @@ impl Batch<'_> {
         .bind(approval.subject.as_str())
         .bind(approval.head.as_str())
         .bind(json(approval)?)
-        .execute(&mut *self.db)
+        .execute(&mut self.db)
         .await?;
         Ok(())
     }
@@ -498,42 +496,63 @@ impl Batch<'_> {
         if correction.from == correction.to {
             return Ok(());
         }
-        let id: Option<i64> = sqlx::query_scalar(
+        let id: Option<i64> = query(
             "SELECT id FROM subjects \
-             WHERE tenant = ? AND repo = ? AND subject = ? AND state = ?",
+             WHERE tenant = $1 AND repo = $2 AND subject = $3 AND state = $4",
         )
         .bind(correction.tenant.as_str())
         .bind(correction.repo.as_str())
         .bind(correction.subject.as_str())
         .bind(&correction.from)
-        .fetch_optional(&mut *self.db)
+        .value(&mut self.db)
         .await?;
         let Some(id) = id else { return Ok(()) };
-        let sequence = self.next_sequence();
-        sqlx::query("UPDATE subjects SET state = ?, changed = ? WHERE id = ?")
+        let times: Option<i64> = query(
+            "SELECT times FROM arrivals WHERE subject = $1 AND state = $2 \
+             ORDER BY sequence DESC LIMIT 1",
+        )
+        .bind(id)
+        .bind(&correction.to)
+        .value(&mut self.db)
+        .await?;
+        let sequence = self.db.next_sequence();
+        query("UPDATE subjects SET state = $1, changed = $2 WHERE id = $3")
             .bind(&correction.to)
             .bind(sequence)
             .bind(id)
-            .execute(&mut *self.db)
+            .execute(&mut self.db)
             .await?;
-        sqlx::query(
+        query(
             "INSERT INTO arrivals (subject, state, sequence, times, at, kind) \
-             VALUES (?1, ?2, ?3, max(1, coalesce((SELECT times FROM arrivals \
-             WHERE subject = ?1 AND state = ?2 ORDER BY sequence DESC LIMIT 1), 1)), ?4, ?5)",
+             VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .bind(id)
         .bind(&correction.to)
         .bind(sequence)
+        .bind(times.unwrap_or(1).max(1))
         .bind(nanos(self.now))
         .bind(BASELINE)
-        .execute(&mut *self.db)
+        .execute(&mut self.db)
         .await?;
         Ok(())
     }
 }
 
+/// How many things a commit may number.
+fn serials(effects: &Effects) -> usize {
+    let changed = effects.changes.iter().map(|change| &change.run);
+    let groups: usize = effects.runs.iter().chain(changed).map(|run| run.groups.len()).sum();
+    usize::from(effects.decisions.is_some())
+        + groups
+        + effects.runs.len()
+        + effects.statuses.len()
+        + effects.reported.len()
+        + effects.notifications.len()
+        + effects.work.len()
+}
+
 /// The word for a state, as the column has it.
-pub(super) fn state_name(state: NotificationState) -> &'static str {
+pub(crate) fn state_name(state: NotificationState) -> &'static str {
     match state {
         NotificationState::Pending => "pending",
         NotificationState::Delivered => "delivered",

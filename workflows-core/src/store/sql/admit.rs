@@ -1,17 +1,12 @@
 //! Taking in observations, in sets: what a whole batch needs to know is read at once, folded here,
 //! and written at once.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use sqlx::{AssertSqlSafe, Row};
 
-use super::{
-    failure::Done,
-    rows::{Rows, instant, json, nanos},
-    writer::{Ask, Batch},
-};
+use super::{Ask, Batch, Done, Ledger, Rows, instant, locks, nanos, query, rows::json};
 use crate::{
     Error, Event, RepoId, Result, Tenant,
     event::{Fold, Folded, News, Observation, SubjectKey, SubjectState, claimed_state, fold},
@@ -19,12 +14,12 @@ use crate::{
 };
 
 /// How an arrival came about, as the column has it.
-pub(super) const CHANGE: i64 = 0;
-pub(super) const BASELINE: i64 = 1;
+pub(crate) const CHANGE: i64 = 0;
+pub(crate) const BASELINE: i64 = 1;
 const PASSED: i64 = 2;
 
 /// 16 bytes of SHA-256: enough that nobody finds two deliveries with one hash.
-type DeliveryHash = [u8; 16];
+pub(crate) type DeliveryHash = [u8; 16];
 
 /// An observation with what is looked up for it.
 #[derive(Debug)]
@@ -68,11 +63,18 @@ struct Written {
     bytes: BTreeMap<Tenant, u64>,
 }
 
-impl Batch<'_> {
+impl<C: Ledger> Batch<C> {
     /// Executes all admissions of the batch, and answers each in order.
-    pub(super) async fn admit(&mut self, asks: &[&Ask]) -> Done<Vec<Result<Vec<Admitted>>>> {
+    pub(crate) async fn admit(&mut self, asks: &[&Ask]) -> Done<Vec<Result<Vec<Admitted>>>> {
         let mut answers = Vec::new();
         let mut accepted: Vec<&[Observation]> = Vec::new();
+        if !asks.iter().any(|ask| matches!(ask, Ask::Admit { .. })) {
+            return Ok(answers);
+        }
+        self.db.begin_intake().await?;
+        if C::SHARED {
+            self.db.lock(cursors(asks)).await?;
+        }
         for ask in asks {
             let Ask::Admit { observations, cursor } = ask else { continue };
             if let Some(cursor) = cursor {
@@ -112,6 +114,7 @@ impl Batch<'_> {
         if candidates.is_empty() {
             return Ok(Vec::new());
         }
+        self.db.reserve(candidates.len() * 4).await?;
         let mut found = self.look_up(&candidates, slots.len()).await?;
         let mut written = Written {
             deliveries: Rows::new(3),
@@ -125,8 +128,8 @@ impl Batch<'_> {
         };
         let mut admitted = Vec::with_capacity(candidates.len());
         for candidate in &candidates {
-            let outcome = self.fold_in(candidate, &mut found, &mut written)?;
-            self.record(candidate, &outcome, &mut written)?;
+            let outcome = self.fold_in(candidate, &mut found, &mut written).await?;
+            self.record(candidate, &outcome, &mut written).await?;
             admitted.push(outcome);
         }
         self.write(&candidates, &found, written).await?;
@@ -136,12 +139,12 @@ impl Batch<'_> {
     async fn look_up(&mut self, candidates: &[Candidate<'_>], subjects: usize) -> Done<Found> {
         let mut wanted = Rows::new(6);
         for (index, candidate) in candidates.iter().enumerate() {
-            wanted.put(index as i64)?;
-            wanted.put(candidate.observation.tenant.as_str())?;
-            wanted.put(candidate.observation.repo.id.as_str())?;
-            wanted.put(candidate.subject.as_str())?;
-            wanted.put(candidate.state.as_str())?;
-            wanted.put(&candidate.hash[..])?;
+            wanted.put(index as i64);
+            wanted.put(candidate.observation.tenant.as_str());
+            wanted.put(candidate.observation.repo.id.as_str());
+            wanted.put(candidate.subject.as_str());
+            wanted.put(candidate.state.as_str());
+            wanted.put(&candidate.hash[..]);
         }
         let mut found = Found::default();
         found.subjects.resize_with(subjects, || Subject {
@@ -149,35 +152,34 @@ impl Batch<'_> {
             recorded: None,
             changed: false,
         });
-        let statements = wanted.statements(
+        let statements = C::statements(
+            wanted,
             "SELECT w.column1, s.id, s.state, s.changed, s.updated_at, \
              (SELECT a.times FROM arrivals a WHERE a.subject = s.id AND a.state = w.column5 \
               ORDER BY a.sequence DESC LIMIT 1), \
              EXISTS (SELECT 1 FROM deliveries d WHERE d.hash = w.column6) \
              FROM",
-            "w LEFT JOIN subjects s \
+            "LEFT JOIN subjects s \
              ON s.tenant = w.column2 AND s.repo = w.column3 AND s.subject = w.column4 \
              WHERE w.column1 IS NOT NULL",
-        )?;
-        for (sql, arguments) in statements {
-            let rows =
-                sqlx::query_with(AssertSqlSafe(sql), arguments).fetch_all(&mut *self.db).await?;
-            for row in rows {
+        );
+        for statement in statements {
+            for row in statement.fetch_all(&mut self.db).await? {
                 let index: i64 = row.try_get(0)?;
                 let Some(candidate) = candidates.get(index as usize) else { continue };
-                if row.try_get::<bool, _>(6)? {
+                if row.try_get::<bool>(6)? {
                     found.deliveries.insert(candidate.hash);
                 }
-                let Some(id) = row.try_get::<Option<i64>, _>(1)? else { continue };
+                let Some(id) = row.try_get::<Option<i64>>(1)? else { continue };
                 if let Some(subject) = found.subjects.get_mut(candidate.slot) {
                     subject.id = Some(id);
                     subject.recorded = Some(SubjectState {
                         state: row.try_get(2)?,
                         changed: row.try_get(3)?,
-                        updated_at: row.try_get::<Option<i64>, _>(4)?.map(instant),
+                        updated_at: row.try_get::<Option<i64>>(4)?.map(instant),
                     });
                 }
-                if let Some(times) = row.try_get::<Option<u32>, _>(5)? {
+                if let Some(times) = row.try_get::<Option<u32>>(5)? {
                     found.times.insert((candidate.slot, candidate.state.clone()), times);
                 }
             }
@@ -185,7 +187,7 @@ impl Batch<'_> {
         Ok(found)
     }
 
-    fn fold_in(
+    async fn fold_in(
         &mut self,
         candidate: &Candidate<'_>,
         found: &mut Found,
@@ -194,10 +196,10 @@ impl Batch<'_> {
         if !found.deliveries.insert(candidate.hash) {
             return Ok(Admitted::Duplicate { reason: REPEATED_DELIVERY.to_owned() });
         }
-        let id = self.next_serial();
-        written.deliveries.put(id)?;
-        written.deliveries.put(&candidate.hash[..])?;
-        written.deliveries.put(nanos(self.now))?;
+        let id = self.db.next_serial().await?;
+        written.deliveries.put(id);
+        written.deliveries.put(&candidate.hash[..]);
+        written.deliveries.put(nanos(self.now));
 
         let observation = candidate.observation;
         let stored = Fold {
@@ -215,25 +217,26 @@ impl Batch<'_> {
                 Ok(Admitted::Duplicate { reason: reason.to_owned() })
             }
             Folded::Baseline { state, updated_at } => {
-                self.arrive(candidate.slot, state, updated_at, BASELINE, found, written)?;
+                self.arrive(candidate.slot, state, updated_at, BASELINE, found, written).await?;
                 Ok(Admitted::Baseline)
             }
             Folded::News(news) => {
                 let state = news.state.clone();
-                let (subject, k) =
-                    self.arrive(candidate.slot, state, news.updated_at, CHANGE, found, written)?;
+                let (subject, k) = self
+                    .arrive(candidate.slot, state, news.updated_at, CHANGE, found, written)
+                    .await?;
                 if let Some(passed) = &news.passed {
                     found.times.entry((candidate.slot, passed.clone())).or_insert(0);
                     written.passed.push((subject, passed.clone()));
                 }
-                let event = self.make_event(observation, *news, k, written)?;
+                let event = self.make_event(observation, *news, k, written).await?;
                 Ok(Admitted::Event(Box::new(event)))
             }
         }
     }
 
     /// Records that a subject came to a state; returns the subject's id, and how often it has.
-    fn arrive(
+    async fn arrive(
         &mut self,
         slot: usize,
         state: String,
@@ -242,20 +245,20 @@ impl Batch<'_> {
         found: &mut Found,
         written: &mut Written,
     ) -> Done<(i64, u32)> {
-        let sequence = self.next_sequence();
+        let sequence = self.db.next_sequence();
         let times = found.times.entry((slot, state.clone())).or_insert(0);
         *times = times.saturating_add(1);
         let times = *times;
         let id = match found.subjects.get(slot).and_then(|subject| subject.id) {
             Some(id) => id,
-            None => self.next_serial(),
+            None => self.db.next_serial().await?,
         };
-        written.arrivals.put(id)?;
-        written.arrivals.put(state.as_str())?;
-        written.arrivals.put(sequence)?;
-        written.arrivals.put(times)?;
-        written.arrivals.put(nanos(self.now))?;
-        written.arrivals.put(kind)?;
+        written.arrivals.put(id);
+        written.arrivals.put(state.as_str());
+        written.arrivals.put(sequence);
+        written.arrivals.put(times);
+        written.arrivals.put(nanos(self.now));
+        written.arrivals.put(kind);
         if let Some(subject) = found.subjects.get_mut(slot) {
             subject.id = Some(id);
             subject.recorded = Some(SubjectState { state, changed: sequence, updated_at });
@@ -264,53 +267,53 @@ impl Batch<'_> {
         Ok((id, times))
     }
 
-    fn make_event(
+    async fn make_event(
         &mut self,
         observation: &Observation,
         news: News,
         k: u32,
         written: &mut Written,
     ) -> Done<Event> {
-        let sequence = self.known.sequence;
+        let sequence = self.db.sequence();
         let kept = observation.payload.as_ref();
         let event = news.into_event(observation, sequence, k, self.now, kept.map(|_| sequence));
         if let Some(payload) = kept {
             let size = payload_bytes(payload);
             *written.bytes.entry(event.tenant.clone()).or_default() += size as u64;
-            written.payloads.put(sequence)?;
-            written.payloads.put(event.tenant.as_str())?;
-            written.payloads.put(size as i64)?;
-            written.payloads.put(nanos(self.now))?;
-            written.payloads.put(json(payload.headers())?)?;
-            written.payloads.put(&payload.body()[..])?;
+            written.payloads.put(sequence);
+            written.payloads.put(event.tenant.as_str());
+            written.payloads.put(size as i64);
+            written.payloads.put(nanos(self.now));
+            written.payloads.put(json(payload.headers())?);
+            written.payloads.put(&payload.body()[..]);
         }
         let number = event.pull_request.as_ref().map(|pull_request| pull_request.number);
-        written.events.put(sequence)?;
-        written.events.put(event.key.as_str())?;
-        written.events.put(event.tenant.as_str())?;
-        written.events.put(event.repo.id.as_str())?;
-        written.events.put(event.kind.as_str())?;
-        written.events.put(event.subject.as_str())?;
-        written.events.put(event.head.as_ref().map(|head| head.sha.as_str()))?;
-        written.events.put(number.map(|number| number.cast_signed()))?;
-        written.events.put(nanos(self.now))?;
-        written.events.put(json(&event)?)?;
+        written.events.put(sequence);
+        written.events.put(event.key.as_str());
+        written.events.put(event.tenant.as_str());
+        written.events.put(event.repo.id.as_str());
+        written.events.put(event.kind.as_str());
+        written.events.put(event.subject.as_str());
+        written.events.put(event.head.as_ref().map(|head| head.sha.as_str()));
+        written.events.put(number.map(|number| number.cast_signed()));
+        written.events.put(nanos(self.now));
+        written.events.put(json(&event)?);
 
-        let id = self.next_serial();
-        written.work.put(id)?;
-        written.work.put(Stage::Match as i64)?;
-        written.work.put(event.tenant.as_str())?;
-        written.work.put(json(&WorkKey::event(event.key.clone()))?)?;
-        written.work.put("null")?;
-        written.work.put(None::<i64>)?;
-        written.work.put(nanos(self.now))?;
-        written.work.put(0_i64)?;
-        written.work.put(0_i64)?;
+        let id = self.db.next_serial().await?;
+        written.work.put(id);
+        written.work.put(Stage::Match as i64);
+        written.work.put(event.tenant.as_str());
+        written.work.put(json(&WorkKey::event(event.key.clone()))?);
+        written.work.put("null");
+        written.work.put(None::<i64>);
+        written.work.put(nanos(self.now));
+        written.work.put(0_i64);
+        written.work.put(0_i64);
         self.stages.insert(Stage::Match);
         Ok(event)
     }
 
-    fn record(
+    async fn record(
         &mut self,
         candidate: &Candidate<'_>,
         admitted: &Admitted,
@@ -321,20 +324,21 @@ impl Batch<'_> {
             Admitted::Duplicate { reason } => Some(reason.as_str()),
             _ => None,
         };
-        let id = self.next_serial();
+        let id = self.db.next_serial().await?;
         let row = &mut written.observations;
-        row.put(id)?;
-        row.put(observation.tenant.as_str())?;
-        row.put(observation.repo.connection.as_str())?;
-        row.put(observation.repo.id.as_str())?;
-        row.put(&*observation.repo.name)?;
-        row.put(observation.source.as_str())?;
-        row.put(observation.delivery.as_str())?;
-        row.put(candidate.subject.as_str())?;
-        row.put(candidate.state.as_str())?;
-        row.put(admitted.event().map(|event| event.key.as_str()))?;
-        row.put(duplicate)?;
-        row.put(nanos(self.now))
+        row.put(id);
+        row.put(observation.tenant.as_str());
+        row.put(observation.repo.connection.as_str());
+        row.put(observation.repo.id.as_str());
+        row.put(&*observation.repo.name);
+        row.put(observation.source.as_str());
+        row.put(observation.delivery.as_str());
+        row.put(candidate.subject.as_str());
+        row.put(candidate.state.as_str());
+        row.put(admitted.event().map(|event| event.key.as_str()));
+        row.put(duplicate);
+        row.put(nanos(self.now));
+        Ok(())
     }
 
     async fn write(
@@ -354,17 +358,17 @@ impl Batch<'_> {
             if let Subject { id: Some(id), recorded: Some(recorded), changed: true } = subject
                 && !std::mem::replace(done, true)
             {
-                subjects.put(*id)?;
-                subjects.put(candidate.observation.tenant.as_str())?;
-                subjects.put(candidate.observation.repo.id.as_str())?;
-                subjects.put(candidate.subject.as_str())?;
-                subjects.put(recorded.state.as_str())?;
-                subjects.put(recorded.changed)?;
-                subjects.put(recorded.updated_at.map(nanos))?;
+                subjects.put(*id);
+                subjects.put(candidate.observation.tenant.as_str());
+                subjects.put(candidate.observation.repo.id.as_str());
+                subjects.put(candidate.subject.as_str());
+                subjects.put(recorded.state.as_str());
+                subjects.put(recorded.changed);
+                subjects.put(recorded.updated_at.map(nanos));
             }
         }
-        let db = &mut *self.db;
-        let all = "WHERE column1 IS NOT NULL";
+        let db = &mut self.db;
+        let all = "WHERE w.column1 IS NOT NULL";
         written
             .deliveries
             .insert(db, "INSERT INTO deliveries (id, hash, at) SELECT * FROM", all)
@@ -383,7 +387,7 @@ impl Batch<'_> {
                 db,
                 "INSERT INTO subjects (id, tenant, repo, subject, state, changed, updated_at) \
                  SELECT * FROM",
-                "WHERE column1 IS NOT NULL ON CONFLICT (id) DO UPDATE SET \
+                "WHERE w.column1 IS NOT NULL ON CONFLICT (id) DO UPDATE SET \
                  state = excluded.state, changed = excluded.changed, \
                  updated_at = excluded.updated_at",
             )
@@ -423,23 +427,23 @@ impl Batch<'_> {
             )
             .await?;
         for (subject, state) in written.passed {
-            sqlx::query(
+            query(
                 "INSERT INTO arrivals (subject, state, sequence, times, at, kind) \
-                 SELECT ?1, ?2, ?3, 0, ?4, ?5 WHERE NOT EXISTS \
-                 (SELECT 1 FROM arrivals WHERE subject = ?1 AND state = ?2)",
+                 SELECT $1, $2, $3, 0, $4, $5 WHERE NOT EXISTS \
+                 (SELECT 1 FROM arrivals WHERE subject = $1 AND state = $2)",
             )
             .bind(subject)
             .bind(state)
-            .bind(self.known.sequence)
+            .bind(self.db.sequence())
             .bind(nanos(self.now))
             .bind(PASSED)
-            .execute(&mut *self.db)
+            .execute(&mut self.db)
             .await?;
         }
         for (tenant, bytes) in written.bytes {
-            let stored = self.stored_bytes(&tenant) + bytes;
+            let stored = self.db.stored_bytes(&tenant).await? + bytes;
             let stored = self.drop_payloads_over(&tenant, stored).await?;
-            self.changed_bytes.insert(tenant, stored);
+            self.db.set_stored_bytes(&tenant, stored).await?;
         }
         Ok(())
     }
@@ -448,26 +452,26 @@ impl Batch<'_> {
     async fn drop_payloads_over(&mut self, tenant: &Tenant, mut stored: u64) -> Done<u64> {
         while stored > self.limits.max_stored_payload_bytes {
             let oldest =
-                sqlx::query("SELECT id, size FROM payloads WHERE tenant = ? ORDER BY id LIMIT 1")
+                query("SELECT id, size FROM payloads WHERE tenant = $1 ORDER BY id LIMIT 1")
                     .bind(tenant.as_str())
-                    .fetch_optional(&mut *self.db)
+                    .fetch_optional(&mut self.db)
                     .await?;
             let Some(oldest) = oldest else { break };
-            sqlx::query("DELETE FROM payloads WHERE id = ?")
-                .bind(oldest.try_get::<i64, _>(0)?)
-                .execute(&mut *self.db)
+            query("DELETE FROM payloads WHERE id = $1")
+                .bind(oldest.try_get::<i64>(0)?)
+                .execute(&mut self.db)
                 .await?;
-            stored = stored.saturating_sub(oldest.try_get::<i64, _>(1)?.unsigned_abs());
+            stored = stored.saturating_sub(oldest.try_get::<i64>(1)?.unsigned_abs());
         }
         Ok(stored)
     }
 
-    pub(super) async fn check_cursor(&mut self, one: &CursorMove) -> Done<Result<()>> {
+    pub(crate) async fn check_cursor(&mut self, one: &CursorMove) -> Done<Result<()>> {
         let present: Option<String> =
-            sqlx::query_scalar("SELECT value FROM cursors WHERE tenant = ? AND name = ?")
+            query("SELECT value FROM cursors WHERE tenant = $1 AND name = $2")
                 .bind(one.tenant.as_str())
                 .bind(&one.name)
-                .fetch_optional(&mut *self.db)
+                .value(&mut self.db)
                 .await?;
         if present != one.from {
             return Ok(Err(cursor_conflict(one)));
@@ -475,18 +479,27 @@ impl Batch<'_> {
         Ok(Ok(()))
     }
 
-    pub(super) async fn move_cursor(&mut self, one: &CursorMove) -> Done<()> {
-        sqlx::query(
-            "INSERT INTO cursors (tenant, name, value) VALUES (?, ?, ?) \
+    pub(crate) async fn move_cursor(&mut self, one: &CursorMove) -> Done<()> {
+        query(
+            "INSERT INTO cursors (tenant, name, value) VALUES ($1, $2, $3) \
              ON CONFLICT (tenant, name) DO UPDATE SET value = excluded.value",
         )
         .bind(one.tenant.as_str())
         .bind(&one.name)
         .bind(&one.to)
-        .execute(&mut *self.db)
+        .execute(&mut self.db)
         .await?;
         Ok(())
     }
+}
+
+/// The names of the cursors that admissions move.
+fn cursors(asks: &[&Ask]) -> BTreeSet<String> {
+    let moves = asks.iter().filter_map(|ask| match ask {
+        Ask::Admit { cursor, .. } => cursor.as_ref(),
+        _ => None,
+    });
+    moves.map(locks::cursor).collect()
 }
 
 fn cursor_conflict(one: &CursorMove) -> Error {
@@ -495,7 +508,7 @@ fn cursor_conflict(one: &CursorMove) -> Error {
         .with("cursor", &one.name)
 }
 
-fn delivery_hash(observation: &Observation, subject: &SubjectKey) -> DeliveryHash {
+pub(crate) fn delivery_hash(observation: &Observation, subject: &SubjectKey) -> DeliveryHash {
     let parts = [
         observation.tenant.as_str(),
         observation.source.as_str(),
