@@ -24,6 +24,7 @@ use super::{
     protocol::{ListedRef, is_plausible},
     remote::{Remote, not_there},
 };
+use crate::repeated::repeated;
 
 /// One git repository.
 #[derive(Debug)]
@@ -167,7 +168,7 @@ impl RepoConnection for GitRepository {
         let key = FileKey { repo: self.repo.id.clone(), commit: id, path: parts.join("/").into() };
         let path = Arc::clone(&key.path);
         let read = self.within(self.read(move |repo| objects::file(repo, id, &path, limit)));
-        let content = self.caches.files.try_get_with(key, read).await.map_err(again)?;
+        let content = self.caches.files.try_get_with(key, read).await.map_err(repeated)?;
         if content.len() > limit.max_bytes {
             return Err(Error::invalid(
                 "read file",
@@ -202,7 +203,7 @@ impl RepoConnection for GitRepository {
             let read = self.read(move |repo| objects::directory(repo, id, &path, options));
             self.within(read).await.map(Arc::new)
         };
-        let directory = self.caches.directories.try_get_with(key, read).await.map_err(again)?;
+        let directory = self.caches.directories.try_get_with(key, read).await.map_err(repeated)?;
         Ok(Directory::clone(&directory))
     }
 
@@ -302,16 +303,6 @@ fn position(listed: ListedRef) -> Option<Result<RefPosition>> {
 
 fn path_of(parts: &[&str]) -> String {
     format!("{:?}", parts.join("/"))
-}
-
-/// The error of a call that this one joined.
-fn again(error: Arc<Error>) -> Error {
-    Arc::try_unwrap(error).unwrap_or_else(|shared| {
-        let copy = Error::new(shared.kind(), shared.operation().to_owned(), shared.message());
-        let copy =
-            shared.context().fold(copy, |copy, (name, value)| copy.with(name.to_owned(), value));
-        copy.caused_by(shared)
-    })
 }
 
 async fn read_here<T: Send + 'static>(

@@ -7,10 +7,10 @@ use std::{
 };
 
 use futures::{StreamExt, TryStreamExt};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use reqwest::{
     Client, Response, StatusCode,
-    header::{ACCEPT, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER},
+    header::{ACCEPT, CONTENT_TYPE, LOCATION},
     redirect,
 };
 use secrecy::ExposeSecret;
@@ -22,10 +22,13 @@ use super::{
     REACH, Settings,
     credentials::{Access, Kind},
     pkt::PacketReader,
-    protocol::{Advertisement, printable},
+    protocol::Advertisement,
 };
+use crate::{printable::printable, retry_after::retry_after};
 
 const MOST_REDIRECTS: usize = 5;
+/// The longest that a server can make this process wait.
+const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(24);
 /// How long what a server offers is taken for true, so that a poll is one request.
 const ADVERTISEMENT_IS_GOOD_FOR: Duration = Duration::from_secs(3_600);
 const ADVERTISEMENT: &str = "application/x-git-upload-pack-advertisement";
@@ -232,7 +235,7 @@ impl Http {
         if status.is_success() {
             return Ok(response);
         }
-        let until = retry_after(response.headers(), self.clock.now());
+        let until = retry_after(response.headers(), self.clock.now(), LONGEST_WAIT);
         let (kind, what) = match status {
             StatusCode::UNAUTHORIZED if self.access.credentials.is_none() => (
                 ErrorKind::Denied,
@@ -309,18 +312,6 @@ fn has_type(response: &Response, expected: &str) -> bool {
         .is_some_and(|value| value.split(';').next().is_some_and(|kind| kind.trim() == expected))
 }
 
-/// `Retry-After` in seconds or as an HTTP date (RFC 9110, 10.2.3); at most a day.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Timestamp> {
-    const LONGEST: SignedDuration = SignedDuration::from_hours(24);
-    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = value.parse::<i64>() {
-        let wait = SignedDuration::from_secs(seconds.max(0)).min(LONGEST);
-        return now.checked_add(wait).ok();
-    }
-    let at = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
-    Some(at.min(now.checked_add(LONGEST).ok()?))
-}
-
 /// The address for an error: what the user gave, nothing that a server may have added.
 fn shown(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
@@ -343,24 +334,4 @@ fn failed(error: reqwest::Error, at: &Url) -> Error {
         "the request failed"
     };
     Error::transient(REACH, what).with("address", shown(at)).caused_by(error.without_url())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retry_after_is_read_in_both_forms() {
-        let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
-        let read = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, value.parse().unwrap());
-            retry_after(&headers, now).map(|at| at.to_string())
-        };
-        assert_eq!(read("30").as_deref(), Some("2026-01-02T03:04:35Z"));
-        assert_eq!(read("Fri, 02 Jan 2026 04:00:00 GMT").as_deref(), Some("2026-01-02T04:00:00Z"));
-        assert_eq!(read("soon"), None);
-        assert_eq!(read("Fri, 02 Jan 2099 04:00:00 GMT").as_deref(), Some("2026-01-03T03:04:05Z"));
-        assert_eq!(read("99999999999").as_deref(), Some("2026-01-03T03:04:05Z"));
-    }
 }

@@ -8,6 +8,7 @@ use git2::{ObjectFormat, Oid};
 use workflows_core::{Error, ErrorKind, Result};
 
 use super::pkt::{Packet, PacketReader, broken, put, put_delimiter, put_flush};
+use crate::printable::printable;
 
 const AGENT: &str = concat!("agent=workflows-scm/", env!("CARGO_PKG_VERSION"), "\n");
 
@@ -333,13 +334,6 @@ pub(super) fn server_error(message: &str) -> Error {
         (ErrorKind::Transient, "the server reports an error")
     };
     Error::new(kind, super::REACH, what).with("server", printable(message))
-}
-
-/// Foreign text for an error: one line, cut, without control characters.
-pub(super) fn printable(text: &str) -> String {
-    let line: String =
-        text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect();
-    format!("{line:?}")
 }
 
 fn old_version() -> Error {

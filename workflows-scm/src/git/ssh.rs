@@ -24,8 +24,9 @@ use super::{
     address::SshAddress,
     credentials::{Access, Kind},
     pkt::{PacketReader, put_flush},
-    protocol::{Advertisement, printable, server_error},
+    protocol::{Advertisement, server_error},
 };
+use crate::printable::printable;
 
 /// Of what the program says on its error stream, so much is kept.
 const KEPT_OF_STDERR: u64 = 4_096;

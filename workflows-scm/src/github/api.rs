@@ -66,6 +66,11 @@ impl Api {
         matches!(self.0.authorizer.kind(), super::credentials::Kind::Anonymous)
     }
 
+    /// Whether runs can be given something to clone with.
+    pub(crate) fn mints(&self) -> bool {
+        self.is_app() || self.0.authorizer.has_clone_token()
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.0.clock.now()
     }
@@ -227,28 +232,11 @@ impl Client {
         if let Some(errors) = answered.get("errors").and_then(Value::as_array)
             && let Some(first) = errors.first()
         {
-            return Err(self.graphql_failed(&call, first));
+            return Err(graphql_failed(&call, &answer, first));
         }
         serde_json::from_value(answered["data"].take()).map_err(|error| {
             call.failed(ErrorKind::Transient, "GitHub's answer is not understood").caused_by(error)
         })
-    }
-
-    fn graphql_failed(&self, call: &Call, error: &Value) -> Error {
-        let kind = match error["type"].as_str() {
-            Some("NOT_FOUND") => ErrorKind::NotFound,
-            Some("FORBIDDEN" | "INSUFFICIENT_SCOPES" | "UNAUTHORIZED") => ErrorKind::Denied,
-            Some("RATE_LIMITED" | "RATE_LIMIT") => ErrorKind::RateLimited { until: None },
-            Some("SERVICE_UNAVAILABLE") => ErrorKind::Transient,
-            None if error["message"].as_str().is_some_and(|m| m.contains("went wrong")) => {
-                ErrorKind::Transient
-            }
-            _ => ErrorKind::Invalid,
-        };
-        let said: String =
-            error["message"].as_str().unwrap_or_default().chars().take(300).collect();
-        call.failed(kind, "GitHub does not answer the query")
-            .with("GitHub says", format!("{said:?}"))
     }
 
     /// One page of a list; see [`pages`](Self::pages).
@@ -396,6 +384,27 @@ fn parse<T: DeserializeOwned>(call: &Call, body: &[u8]) -> Result<T> {
     serde_json::from_slice(body).map_err(|error| {
         call.failed(ErrorKind::Transient, "GitHub's answer is not understood").caused_by(error)
     })
+}
+
+/// The error that an error of GraphQL means, which comes with status 200.
+fn graphql_failed(call: &Call, answer: &Answer, error: &Value) -> Error {
+    let message = error["message"].as_str().unwrap_or_default();
+    let kind = match error["type"].as_str() {
+        Some("NOT_FOUND") => ErrorKind::NotFound,
+        Some("FORBIDDEN" | "INSUFFICIENT_SCOPES" | "UNAUTHORIZED") => ErrorKind::Denied,
+        Some("RATE_LIMITED" | "RATE_LIMIT") => {
+            let reset = answer.header("x-ratelimit-reset").and_then(|text| text.parse().ok());
+            let until = reset.and_then(|seconds| Timestamp::from_second(seconds).ok());
+            ErrorKind::RateLimited { until }
+        }
+        Some("SERVICE_UNAVAILABLE") => ErrorKind::Transient,
+        None if message.contains("went wrong") || message.contains("timeout") => {
+            ErrorKind::Transient
+        }
+        _ => ErrorKind::Invalid,
+    };
+    call.failed(kind, "GitHub does not answer the query")
+        .with("GitHub says", crate::printable::printable(message))
 }
 
 /// The `next` link of a `Link` header (RFC 8288).

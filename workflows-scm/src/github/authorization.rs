@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use super::{
     route::{RepoPath, Route},
     transport::{Answer, Call, Grant, JSON, Transport, check},
 };
+use crate::repeated::repeated;
 
 /// What a call is about, which tells whose credential it is made with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -53,19 +54,27 @@ pub(super) struct InstallationToken {
 pub(super) struct Authorizer {
     kind: Kind,
     keyring: Option<Keyring>,
+    clone_token: Option<GitHubSecret>,
     clock: SharedClock,
     transport: Arc<Transport>,
     /// The installation of each owner, lower-case.
-    installations: tokio::sync::Mutex<HashMap<String, u64>>,
-    /// The token of each installation; the lock of one is held while it is minted.
-    tokens: Mutex<HashMap<u64, Arc<tokio::sync::Mutex<Held>>>>,
-    assertion: tokio::sync::Mutex<Held>,
+    installations: moka::future::Cache<String, u64>,
+    tokens: Mutex<HashMap<u64, Arc<Slot>>>,
+    assertion: Slot,
     plain: Mutex<Held>,
     /// By how much GitHub's clock is ahead of ours, once it mattered.
     skew: Mutex<SignedDuration>,
 }
 
-/// The present secret of a principal, and how often it was another one.
+/// The token of one principal.
+#[derive(Debug, Default)]
+struct Slot {
+    /// Held while a new one is made: whoever comes meanwhile waits for that one.
+    renewing: tokio::sync::Mutex<()>,
+    held: Mutex<Held>,
+}
+
+/// The present token of a principal, and how often it was another one.
 #[derive(Debug, Default)]
 struct Held {
     token: Option<InstallationToken>,
@@ -79,26 +88,63 @@ impl Held {
     }
 }
 
+impl Slot {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A grant with the present token, when so much is left of it.
+    fn grant(
+        &self,
+        principal: &Principal,
+        now: Timestamp,
+        left: SignedDuration,
+    ) -> Result<Option<Grant>> {
+        let held = self.held();
+        match &held.token {
+            Some(token) if token.expires_at.duration_since(now) > left => {
+                grant(principal.clone(), held.generation, &token.token).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Forgets a token that was not accepted, unless there is another one already.
+    fn refuse(&self, generation: u64) {
+        let mut held = self.held();
+        if held.generation == generation {
+            held.token = None;
+        }
+    }
+}
+
 /// An assertion is valid for so long; GitHub refuses ten minutes and more.
 const ASSERTION_LASTS: SignedDuration = SignedDuration::from_mins(9);
 /// It is dated back, for clocks that are behind.
 const DATED_BACK: SignedDuration = SignedDuration::from_secs(60);
-/// What is left of a token when a new one is minted.
-const REFRESH_BEFORE: SignedDuration = SignedDuration::from_mins(5);
+/// What is left of a token when a new one is minted, by one call; the others go on with the old one.
+const RENEW_BEFORE: SignedDuration = SignedDuration::from_mins(5);
+/// With less left than this nobody goes on.
+const SURE: SignedDuration = SignedDuration::from_secs(60);
+/// A clock that differs by more is not taken for a clock.
+const MOST_SKEW: SignedDuration = SignedDuration::from_hours(24);
+const MOST_OWNERS: u64 = 10_000;
 
 impl Authorizer {
     pub(super) fn new(
         kind: Kind,
         keyring: Option<Keyring>,
+        clone_token: Option<GitHubSecret>,
         clock: SharedClock,
         transport: Arc<Transport>,
     ) -> Self {
         Self {
             kind,
             keyring,
+            clone_token,
             clock,
             transport,
-            installations: Default::default(),
+            installations: moka::future::Cache::new(MOST_OWNERS),
             tokens: Default::default(),
             assertion: Default::default(),
             plain: Default::default(),
@@ -110,6 +156,18 @@ impl Authorizer {
         &self.kind
     }
 
+    /// The token that was configured for runs to clone with.
+    pub(super) async fn clone_token(&self) -> Result<Option<SecretString>> {
+        match &self.clone_token {
+            Some(token) => present(token, self.keyring.as_ref()).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn has_clone_token(&self) -> bool {
+        self.clone_token.is_some()
+    }
+
     /// The grant for a call about something.
     pub(super) async fn grant(&self, scope: &Scope) -> Result<Grant> {
         match (&self.kind, scope.owner()) {
@@ -118,11 +176,43 @@ impl Authorizer {
             }
             (Kind::Token { token }, Some(_)) => self.of_token(token).await,
             (Kind::App { id, key }, None) => self.of_app(*id, key).await,
-            (Kind::App { .. }, Some(_)) => {
-                let installation = self.installation(scope).await?;
-                self.of_installation(installation).await
+            (Kind::App { .. }, Some(owner)) => {
+                self.with_installation(scope, owner, |id| self.of_installation(id)).await
             }
             (_, None) => Err(no_app()),
+        }
+    }
+
+    /// A token of a repository's installation, narrowed as asked. It is not kept here.
+    pub(super) async fn narrowed(
+        &self,
+        scope: &Scope,
+        request: &TokenRequest,
+    ) -> Result<InstallationToken> {
+        let Some(owner) = scope.owner() else { return Err(no_app()) };
+        self.with_installation(scope, owner, |id| self.mint(id, request)).await
+    }
+
+    /// Does something with the installation for a scope. When that is gone, it is looked for again,
+    /// for the App may have been installed anew.
+    async fn with_installation<T, F: Future<Output = Result<T>>>(
+        &self,
+        scope: &Scope,
+        owner: &str,
+        work: impl Fn(u64) -> F,
+    ) -> Result<T> {
+        let known = self.installation(scope, owner).await?;
+        match work(known).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.installations.invalidate(&owner.to_ascii_lowercase()).await;
+                let found = self.installation(scope, owner).await?;
+                if found == known {
+                    return Err(not_installed(owner).caused_by(error));
+                }
+                self.tokens.lock().unwrap_or_else(PoisonError::into_inner).remove(&known);
+                work(found).await
+            }
+            done => done,
         }
     }
 
@@ -140,20 +230,17 @@ impl Authorizer {
     }
 
     async fn of_app(&self, id: u64, key: &GitHubSecret) -> Result<Grant> {
-        let mut held = self.assertion.lock().await;
+        let _renewing = self.assertion.renewing.lock().await;
         let now = self.now_at_github();
-        let usable = |token: &&InstallationToken| {
-            let left = token.expires_at.duration_since(now);
-            left > DATED_BACK && left <= ASSERTION_LASTS
-        };
-        if let Some(token) = held.token.as_ref().filter(usable) {
-            return grant(Principal::App, held.generation, &token.token);
+        if let Some(grant) = self.assertion.grant(&Principal::App, now, SURE)? {
+            return Ok(grant);
         }
         let pem = present(key, self.keyring.as_ref()).await?;
-        let assertion = sign(id, &pem, now)?;
+        let token = sign(id, &pem, now)?;
         let expires_at = now.checked_add(ASSERTION_LASTS).unwrap_or(now);
-        held.replace(InstallationToken { token: assertion.clone(), expires_at });
-        grant(Principal::App, held.generation, &assertion)
+        let mut held = self.assertion.held();
+        held.replace(InstallationToken { token: token.clone(), expires_at });
+        grant(Principal::App, held.generation, &token)
     }
 
     fn now_at_github(&self) -> Timestamp {
@@ -167,85 +254,77 @@ impl Authorizer {
     pub(super) async fn refused(&self, refused: &Grant, answer: &Answer) -> bool {
         match refused.principal {
             Principal::Anonymous => false,
-            // The next grant asks the secret store again.
+            // The secret store may have another one by now.
             Principal::Token => {
                 let Kind::Token { token } = &self.kind else { return false };
-                matches!(self.of_token(token).await,
-                    Ok(now) if now.generation != refused.generation)
+                let now = self.of_token(token).await;
+                now.is_ok_and(|now| now.generation != refused.generation)
             }
+            // The key may be another one, or our clock is wrong.
             Principal::App => {
                 if let Some(date) = answer.date() {
                     let ahead = date.duration_since(self.clock.now());
-                    let differs = ahead.abs() > SignedDuration::from_secs(20);
+                    let is_off = ahead.abs() > SignedDuration::from_secs(20);
+                    let counts = is_off && ahead.abs() <= MOST_SKEW;
                     *self.skew.lock().unwrap_or_else(PoisonError::into_inner) =
-                        if differs { ahead } else { SignedDuration::ZERO };
+                        if counts { ahead } else { SignedDuration::ZERO };
                 }
-                let mut held = self.assertion.lock().await;
-                if held.generation == refused.generation {
-                    held.token = None;
-                }
+                self.assertion.refuse(refused.generation);
                 true
             }
             Principal::Installation(id) => {
-                let slot = self.slot(id);
-                let mut held = slot.lock().await;
-                if held.generation == refused.generation {
-                    held.token = None;
-                }
+                self.slot(id).refuse(refused.generation);
                 true
             }
         }
     }
 
-    /// Forgets which installation answers for an owner: what was installed there is gone.
-    async fn forget(&self, installation: u64) {
-        self.installations.lock().await.retain(|_, known| *known != installation);
-        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).remove(&installation);
-    }
-
-    fn slot(&self, installation: u64) -> Arc<tokio::sync::Mutex<Held>> {
+    fn slot(&self, installation: u64) -> Arc<Slot> {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(tokens.entry(installation).or_default())
     }
 
     async fn of_installation(&self, id: u64) -> Result<Grant> {
-        let slot = self.slot(id);
-        // Held while a token is minted: whoever comes meanwhile waits for that one.
-        let mut held = slot.lock().await;
-        let now = self.now_at_github();
-        if let Some(token) = &held.token
-            && token.expires_at.duration_since(now) > REFRESH_BEFORE
-        {
-            return grant(Principal::Installation(id), held.generation, &token.token);
+        let (slot, principal) = (self.slot(id), Principal::Installation(id));
+        if let Some(grant) = slot.grant(&principal, self.now_at_github(), RENEW_BEFORE)? {
+            return Ok(grant);
         }
-        match self.mint(id, &TokenRequest::default()).await {
-            Ok(token) => held.replace(token),
-            Err(error) => match &held.token {
-                // It is good for a few minutes more.
-                Some(token) if error.kind().is_retryable() && token.expires_at > now => {
-                    tracing::debug!(%error, installation = id, "a token is not renewed yet");
-                }
-                _ => {
-                    drop(held);
-                    if matches!(error.kind(), ErrorKind::NotFound) {
-                        self.forget(id).await;
-                    }
-                    return Err(error);
-                }
+        let renewing = match slot.renewing.try_lock() {
+            Ok(renewing) => renewing,
+            Err(_) => match slot.grant(&principal, self.now_at_github(), SURE)? {
+                Some(grant) => return Ok(grant),
+                None => slot.renewing.lock().await,
             },
+        };
+        // Who held the lock before has made one.
+        if let Some(grant) = slot.grant(&principal, self.now_at_github(), RENEW_BEFORE)? {
+            return Ok(grant);
         }
-        match &held.token {
-            Some(token) => grant(Principal::Installation(id), held.generation, &token.token),
-            None => Err(Error::transient("get a GitHub token", "the token is gone already")),
+        let minted = self.mint(id, &TokenRequest::default()).await;
+        match minted {
+            Ok(token) => slot.held().replace(token),
+            Err(error) if error.kind().is_retryable() => {
+                if let Some(grant) =
+                    slot.grant(&principal, self.now_at_github(), SignedDuration::ZERO)?
+                {
+                    tracing::debug!(%error, installation = id, "a token is not renewed yet");
+                    return Ok(grant);
+                }
+                return Err(error);
+            }
+            Err(error) => return Err(error),
         }
+        drop(renewing);
+        slot.grant(&principal, self.now_at_github(), SignedDuration::ZERO)?.ok_or_else(|| {
+            Error::transient(
+                "get a GitHub token",
+                "GitHub's new token has ended already; is this machine's clock right?",
+            )
+        })
     }
 
     /// Mints a token of an installation, narrowed as asked.
-    pub(super) async fn mint(
-        &self,
-        installation: u64,
-        request: &TokenRequest,
-    ) -> Result<InstallationToken> {
+    async fn mint(&self, installation: u64, request: &TokenRequest) -> Result<InstallationToken> {
         #[derive(Deserialize)]
         struct Minted {
             token: SecretString,
@@ -265,12 +344,11 @@ impl Authorizer {
             )
         };
         let answer = self.ask_as_app(&call).await.map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Error::not_found(
-                "get a GitHub token",
-                "the App's installation is gone; install the App on the repository again",
-            )
-            .with("installation", installation)
-            .caused_by(error),
+            ErrorKind::NotFound => {
+                Error::not_found("get a GitHub token", "the App's installation is gone")
+                    .with("installation", installation)
+                    .caused_by(error)
+            }
             _ => error,
         })?;
         let minted: Minted = serde_json::from_slice(&answer.body).map_err(|_| {
@@ -280,33 +358,29 @@ impl Authorizer {
         Ok(InstallationToken { token: minted.token, expires_at: minted.expires_at })
     }
 
-    /// The installation that answers for a repository or an owner.
-    pub(super) async fn installation(&self, scope: &Scope) -> Result<u64> {
-        const OPERATION: &str = "find the App's installation";
+    /// The installation that answers for an owner's repositories. An account has one of an App.
+    async fn installation(&self, scope: &Scope, owner: &str) -> Result<u64> {
+        let find = self.find_installation(scope, owner);
+        self.installations.try_get_with(owner.to_ascii_lowercase(), find).await.map_err(repeated)
+    }
+
+    async fn find_installation(&self, scope: &Scope, owner: &str) -> Result<u64> {
         #[derive(Deserialize)]
         struct Installation {
             id: u64,
             #[serde(default)]
             suspended_at: Option<Timestamp>,
         }
-        let Some(owner) = scope.owner().map(str::to_ascii_lowercase) else {
-            return Err(Error::invalid(OPERATION, "the App itself is no installation"));
-        };
-        // Held while one is looked for: whoever comes meanwhile waits for that.
-        let mut known = self.installations.lock().await;
-        if let Some(id) = known.get(&owner) {
-            return Ok(*id);
+        let mut routes = vec![
+            Route::new(["orgs", owner, "installation"]),
+            Route::new(["users", owner, "installation"]),
+        ];
+        if let Scope::Repo(repo) = scope {
+            // One that is not there, or not chosen for the installation, says nothing of its owner.
+            routes.insert(0, Route::of_repo(repo, ["installation"]));
         }
-        let routes = match scope {
-            Scope::Repo(repo) => vec![Route::of_repo(repo, ["installation"])],
-            _ => vec![
-                Route::new(["orgs", &owner, "installation"]),
-                Route::new(["users", &owner, "installation"]),
-            ],
-        };
-        let mut missing = None;
         for route in routes {
-            let call = as_app(OPERATION, route);
+            let call = as_app(FIND, route);
             match self.ask_as_app(&call).await {
                 Ok(answer) => {
                     let found: Installation =
@@ -316,28 +390,19 @@ impl Authorizer {
                         })?;
                     if found.suspended_at.is_some() {
                         return Err(Error::denied(
-                            OPERATION,
-                            "the App's installation is suspended; its owner can unsuspend it on the \
-                             installation's settings page",
+                            FIND,
+                            "the App's installation is suspended; its owner can unsuspend it on \
+                             the installation's settings page",
                         )
                         .with("owner", owner));
                     }
-                    known.insert(owner, found.id);
                     return Ok(found.id);
                 }
-                Err(error) if error.kind() == ErrorKind::NotFound => missing = Some(error),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        let error = Error::not_found(
-            OPERATION,
-            "the App is not installed there, or there is no such repository; install the App on it",
-        )
-        .with("owner", owner);
-        Err(match missing {
-            Some(cause) => error.caused_by(cause),
-            None => error,
-        })
+        Err(not_installed(owner))
     }
 
     /// A call with the App's own assertion; once more with a new one when it is not accepted.
@@ -361,6 +426,13 @@ pub(super) struct TokenRequest {
     pub(super) repository_ids: Vec<u64>,
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub(super) permissions: std::collections::BTreeMap<&'static str, &'static str>,
+}
+
+const FIND: &str = "find the App's installation";
+
+fn not_installed(owner: &str) -> Error {
+    Error::denied(FIND, "the App is not installed there; its owner has to install it")
+        .with("owner", owner)
 }
 
 fn no_app() -> Error {

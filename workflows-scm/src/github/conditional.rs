@@ -16,10 +16,11 @@ use tokio::sync::OnceCell;
 use workflows_core::{Error, Result};
 
 use super::{
-    budget::Principal,
+    budget::{Principal, Priority},
     route::Route,
     transport::{Answer, Call, Grant, Transport},
 };
+use crate::repeated::repeated;
 
 /// What was read, and under whose eyes. Another token of the same principal may see other things,
 /// and GitHub's tags differ by token.
@@ -31,12 +32,13 @@ struct Key {
     accept: &'static str,
 }
 
-type Shared = OnceCell<Result<Arc<Answer>, Error>>;
+type Shared = OnceCell<Result<Arc<Answer>, Arc<Error>>>;
 
 #[derive(Debug)]
 pub(super) struct ConditionalCache {
     known: Cache<Key, Arc<Answer>>,
-    under_way: Mutex<HashMap<Key, Weak<Shared>>>,
+    /// A call that is held back for its priority says nothing to one of another.
+    under_way: Mutex<HashMap<(Key, Priority), Weak<Shared>>>,
 }
 
 impl ConditionalCache {
@@ -66,28 +68,29 @@ impl ConditionalCache {
             route: call.route.clone(),
             accept: call.accept,
         };
-        let (shared, joined) = self.join(&key);
+        let (shared, joined) = self.join((key.clone(), call.priority));
         if joined {
             counter!("workflows_github_reads_joined_total").increment(1);
         }
         // When the one who reads gives up, the next of those who wait takes over.
-        let read = shared.get_or_init(|| self.read_once(transport, call, grant, &key)).await;
-        match read {
-            Ok(answer) => Ok(Arc::clone(answer)),
-            Err(error) => Err(repeated(error)),
-        }
+        let read = shared
+            .get_or_init(async || {
+                self.read_once(transport, call, grant, &key).await.map_err(Arc::new)
+            })
+            .await;
+        read.clone().map_err(repeated)
     }
 
-    fn join(&self, key: &Key) -> (Arc<Shared>, bool) {
+    fn join(&self, key: (Key, Priority)) -> (Arc<Shared>, bool) {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shared) = under_way.get(key).and_then(Weak::upgrade)
+        if let Some(shared) = under_way.get(&key).and_then(Weak::upgrade)
             && !shared.initialized()
         {
             return (shared, true);
         }
         under_way.retain(|_, shared| shared.strong_count() > 0);
         let shared = Arc::new(Shared::new());
-        under_way.insert(key.clone(), Arc::downgrade(&shared));
+        under_way.insert(key, Arc::downgrade(&shared));
         (shared, false)
     }
 
@@ -128,10 +131,4 @@ fn kept(answer: &Answer) -> Answer {
 
 fn is_usable(etag: &HeaderValue) -> bool {
     (1..=200).contains(&etag.len())
-}
-
-/// The same error for another who waited.
-fn repeated(error: &Error) -> Error {
-    let copy = Error::new(error.kind(), error.operation().to_owned(), error.message());
-    error.context().fold(copy, |copy, (name, value)| copy.with(name.to_owned(), value))
 }

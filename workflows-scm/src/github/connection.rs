@@ -1,22 +1,24 @@
 //! One repository at GitHub.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::BoxStream;
 use serde::Deserialize;
 use workflows_core::{
-    CommitId, Error, RepoConnection, RepoRef, Result,
+    CommitId, ErrorKind, RepoConnection, RepoRef, Result,
     repo::{
-        ChangedFile, Commenter, DeliveryLog, Directory, ListOptions, ReadLimit, RefPosition,
-        RepoLinks, StatusReporter, WebhookAdmin,
+        ChangedFile, CloneCredentials, Commenter, DeliveryLog, Directory, History, ListOptions,
+        Permissions, PullRequests, ReadLimit, RefPosition, RepoLinks, StatusReporter, WebhookAdmin,
     },
 };
 
 use super::{
     Repository,
     api::{Api, Client, Priority, RepoPath, Route, Scope},
+    authorization::InstallationToken,
+    objects::ObjectCache,
 };
 
 /// One repository through a driver. The powers are in files of their own.
@@ -29,17 +31,49 @@ pub(super) struct GitHubRepository {
     pub(super) number: u64,
     links: RepoLinks,
     pub(super) api: Api,
+    pub(super) objects: Arc<ObjectCache>,
+    /// The last clone credential that was minted.
+    pub(super) minted: tokio::sync::Mutex<Option<InstallationToken>>,
 }
 
 impl GitHubRepository {
-    pub(super) fn new(repo: RepoRef, path: RepoPath, found: Repository, api: Api) -> Self {
+    pub(super) fn new(
+        repo: RepoRef,
+        path: RepoPath,
+        found: Repository,
+        api: Api,
+        objects: Arc<ObjectCache>,
+    ) -> Self {
         let links = RepoLinks::clone_from(found.clone_url).with_web_url(found.html_url);
-        Self { repo, path, number: found.id, links, api }
+        Self { repo, path, number: found.id, links, api, objects, minted: Default::default() }
     }
 
     /// Calls about this repository.
     pub(super) fn client(&self, priority: Priority) -> Client {
         self.api.about(Scope::Repo(self.path.clone()), priority)
+    }
+
+    /// Reads something that an event may have told of before all of GitHub knows it: when it is not
+    /// there, it is asked for once more after a second. What was missed so is not waited for again
+    /// for some minutes.
+    pub(super) async fn settled<T, F: Future<Output = Result<T>>>(
+        &self,
+        what: &str,
+        read: impl Fn() -> F,
+    ) -> Result<T> {
+        const SETTLES_IN: Duration = Duration::from_secs(1);
+        match read().await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let key = (self.number, Arc::from(what));
+                if self.objects.missed.contains_key(&key) {
+                    return Err(error);
+                }
+                self.objects.missed.insert(key, ()).await;
+                tokio::time::sleep(SETTLES_IN).await;
+                read().await
+            }
+            read => read,
+        }
     }
 
     /// A route below this repository's.
@@ -68,33 +102,50 @@ impl RepoConnection for GitHubRepository {
         Ok(format!("refs/heads/{}", now.default_branch).into())
     }
 
-    async fn resolve(&self, _reference: &str) -> Result<CommitId> {
-        Err(Error::unsupported("resolve", "not yet"))
+    async fn resolve(&self, reference: &str) -> Result<CommitId> {
+        self.resolve_now(reference).await
     }
 
-    fn refs(&self, _prefixes: &[Arc<str>]) -> BoxStream<'_, Result<RefPosition>> {
-        stream::empty().boxed()
+    fn refs(&self, prefixes: &[Arc<str>]) -> BoxStream<'_, Result<RefPosition>> {
+        self.refs_now(prefixes)
     }
 
-    async fn read_file(&self, _commit: &CommitId, _path: &str, _limit: ReadLimit) -> Result<Bytes> {
-        Err(Error::unsupported("read file", "not yet"))
+    async fn read_file(&self, commit: &CommitId, path: &str, limit: ReadLimit) -> Result<Bytes> {
+        self.file(commit, path, limit).await
     }
 
     async fn list_directory(
         &self,
-        _commit: &CommitId,
-        _path: &str,
-        _options: ListOptions,
+        commit: &CommitId,
+        path: &str,
+        options: ListOptions,
     ) -> Result<Directory> {
-        Err(Error::unsupported("list directory", "not yet"))
+        self.directory(commit, path, options).await
     }
 
     fn changed_files(
         &self,
-        _from: Option<&CommitId>,
-        _to: &CommitId,
+        from: Option<&CommitId>,
+        to: &CommitId,
     ) -> BoxStream<'_, Result<ChangedFile>> {
-        stream::empty().boxed()
+        self.changes(from, to)
+    }
+
+    fn history(&self) -> Option<&dyn History> {
+        Some(self)
+    }
+
+    fn pull_requests(&self) -> Option<&dyn PullRequests> {
+        Some(self)
+    }
+
+    fn permissions(&self) -> Option<&dyn Permissions> {
+        // GitHub tells them to nobody without a credential.
+        (!self.api.is_anonymous()).then_some(self)
+    }
+
+    fn clone_credentials(&self) -> Option<&dyn CloneCredentials> {
+        self.api.mints().then_some(self)
     }
 
     fn status_reporter(&self) -> Option<&dyn StatusReporter> {

@@ -20,11 +20,21 @@
 pub(crate) mod api;
 mod authorization;
 mod budget;
+mod changes;
+mod clone_credentials;
 mod conditional;
 mod connection;
 mod credentials;
+mod files;
+mod history;
+mod objects;
+mod permissions;
+mod pull_request;
+mod pull_requests;
+mod refs;
 mod route;
 mod transport;
+mod trees;
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,6 +53,7 @@ use self::{
     conditional::ConditionalCache,
     connection::GitHubRepository,
     credentials::{Keyring, Kind, Secret},
+    objects::ObjectCache,
     transport::{ClientOptions, Transport},
 };
 pub use self::{
@@ -73,6 +84,7 @@ pub struct GitHubDriver {
     host: Arc<str>,
     allowed: Arc<[Pattern]>,
     api: Api,
+    objects: Arc<ObjectCache>,
 }
 
 impl GitHubDriver {
@@ -111,7 +123,14 @@ impl ScmDriver for GitHubDriver {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::of([Capability::History])
+        let mut offered = vec![Capability::History, Capability::PullRequests];
+        if !self.api.is_anonymous() {
+            offered.push(Capability::Permissions);
+        }
+        if self.api.mints() {
+            offered.push(Capability::CloneCredentials);
+        }
+        Capabilities::of(offered)
     }
 
     async fn connect(
@@ -138,6 +157,7 @@ impl ScmDriver for GitHubDriver {
             path,
             found,
             self.api.clone(),
+            Arc::clone(&self.objects),
         )))
     }
 }
@@ -157,6 +177,7 @@ pub struct GitHubDriverBuilder {
     base: String,
     credentials: GitHubCredentials,
     keyring: Option<Keyring>,
+    clone_token: Option<GitHubSecret>,
     allowed: Vec<String>,
     clock: SharedClock,
     limits: BudgetLimits,
@@ -170,6 +191,7 @@ impl Default for GitHubDriverBuilder {
             base: "https://api.github.com".to_owned(),
             credentials: GitHubCredentials::anonymous(),
             keyring: None,
+            clone_token: None,
             allowed: Vec::new(),
             clock: Arc::new(SystemClock),
             limits: BudgetLimits::default(),
@@ -204,6 +226,15 @@ impl GitHubDriverBuilder {
     #[must_use]
     pub fn secrets(mut self, tenant: Tenant, store: Arc<dyn SecretStore>) -> Self {
         self.keyring = Some(Keyring { tenant, store });
+        self
+    }
+
+    /// A token that runs are handed to clone with: one that can do no more than read the
+    /// repositories. An App needs none, for it mints a token for each repository; without either,
+    /// runs get no credential.
+    #[must_use]
+    pub fn clone_token(mut self, token: impl Into<GitHubSecret>) -> Self {
+        self.clone_token = Some(token.into());
         self
     }
 
@@ -280,10 +311,8 @@ impl GitHubDriverBuilder {
         let base = Url::parse(&self.base).map_err(|error| {
             Error::invalid(
                 OPERATION,
-                "the base is no address; write https://api.github.com or \
-                https://HOST/api/v3",
+                "the base is no address; write https://api.github.com or https://HOST/api/v3",
             )
-            .with("base", &self.base)
             .caused_by(error)
         })?;
         let Some(host) = base.host_str().filter(|_| matches!(base.scheme(), "http" | "https"))
@@ -311,15 +340,16 @@ impl GitHubDriverBuilder {
             Some(port) => format!("{host}:{port}").into(),
             None => host.into(),
         };
-        let named = match &self.credentials.0 {
-            Kind::App { key, .. } => matches!(key.0, Secret::Named(_)),
-            Kind::Token { token } => matches!(token.0, Secret::Named(_)),
-            Kind::Anonymous => false,
+        let own = match &self.credentials.0 {
+            Kind::App { key: secret, .. } | Kind::Token { token: secret } => Some(secret),
+            Kind::Anonymous => None,
         };
+        let mut secrets = own.into_iter().chain(&self.clone_token);
+        let named = secrets.any(|secret| matches!(secret.0, Secret::Named(_)));
         if named && self.keyring.is_none() {
             return Err(Error::invalid(
                 OPERATION,
-                "the credential names a secret, and there is no secret store; call `secrets`",
+                "a credential names a secret, and there is no secret store; call `secrets`",
             ));
         }
         let pattern = |text: &String| {
@@ -333,6 +363,7 @@ impl GitHubDriverBuilder {
         let authorizer = Authorizer::new(
             self.credentials.0,
             self.keyring,
+            self.clone_token,
             Arc::clone(&self.clock),
             Arc::clone(&transport),
         );
@@ -341,6 +372,7 @@ impl GitHubDriverBuilder {
             host,
             allowed: allowed.into(),
             api: Api::new(transport, authorizer, conditional, self.clock),
+            objects: Arc::new(ObjectCache::new(self.memory_bytes / 2)),
         })
     }
 }

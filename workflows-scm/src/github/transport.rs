@@ -21,6 +21,7 @@ use super::{
     budget::{Cost, Governor, Principal, Priority},
     route::Route,
 };
+use crate::printable::printable;
 
 /// GitHub's own media type, in version 3 of the API.
 pub(super) const JSON: &str = "application/vnd.github+json";
@@ -305,15 +306,14 @@ struct Refusal {
     errors: Option<serde_json::Value>,
 }
 
-/// What GitHub said, as one line.
+/// What GitHub said.
 fn message_of(body: &[u8]) -> String {
     let refusal: Refusal = serde_json::from_slice(body).unwrap_or_default();
     let mut message = refusal.message.unwrap_or_default();
     if let Some(errors) = refusal.errors {
         message.push_str(&format!(" {errors}"));
     }
-    let line = message.trim().chars().map(|c| if c.is_control() { ' ' } else { c });
-    line.take(300).collect()
+    message
 }
 
 /// The answer, when it is a success (or says that nothing changed); else the error that it means.
@@ -364,14 +364,13 @@ pub(super) fn check<A: AsRef<Answer>>(call: &Call, grant: &Grant, made: A) -> Re
     };
     let mut error = call.failed(kind, what).with("status", status.as_u16());
     if !said.is_empty() {
-        error = error.with("GitHub says", format!("{said:?}"));
+        error = error.with("GitHub says", printable(&said));
     }
     // What a fine-grained token or an App would need for this call.
     if let Some(needed) = answer.header("x-accepted-github-permissions")
         && kind == ErrorKind::Denied
     {
-        let needed: String = needed.chars().filter(|c| !c.is_control()).take(200).collect();
-        error = error.with("needs", needed);
+        error = error.with("needs", printable(needed));
     }
     Err(error)
 }

@@ -8,6 +8,8 @@ mod git_file;
 mod git_http;
 #[cfg(feature = "git")]
 mod git_ssh;
+#[cfg(feature = "github")]
+mod github;
 mod poll;
 mod poll_engine;
 #[cfg(feature = "git")]

@@ -1,0 +1,82 @@
+//! Who may do what, asked about one person.
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use workflows_core::{
+    Error, ErrorKind, Result,
+    repo::{Permission, Permissions},
+};
+
+use super::{
+    api::{Priority, Route, Scope},
+    connection::GitHubRepository,
+};
+
+/// <https://docs.github.com/en/rest/collaborators/collaborators#get-repository-permissions-for-a-user>
+#[derive(Debug, Deserialize)]
+struct Told {
+    /// `admin`, `write`, `read` or `none`.
+    permission: String,
+    /// Also `maintain`, `triage`, and whatever an organisation calls a role of its own.
+    #[serde(default)]
+    role_name: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Membership {
+    state: String,
+}
+
+#[async_trait]
+impl Permissions for GitHubRepository {
+    /// Of a public repository everybody may read. A role that an organisation made itself counts as
+    /// the one that it is built on.
+    async fn of(&self, actor: &str) -> Result<Permission> {
+        const OPERATION: &str = "ask for a permission";
+        if actor.is_empty() {
+            return Ok(Permission::None);
+        }
+        let route = self.route(["collaborators", actor, "permission"]);
+        let told: Told = match self.client(Priority::Fetch).get(OPERATION, &route).await {
+            Ok(told) => told,
+            // No such account, or one that this repository does not know.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Permission::None),
+            Err(error) => return Err(error.with("actor", crate::printable::printable(actor))),
+        };
+        let named = |name: &str| match name {
+            "admin" => Some(Permission::Admin),
+            "maintain" => Some(Permission::Maintain),
+            "write" => Some(Permission::Write),
+            "triage" => Some(Permission::Triage),
+            "read" => Some(Permission::Read),
+            "none" => Some(Permission::None),
+            _ => None,
+        };
+        let role = told.role_name.as_deref().and_then(named);
+        role.or_else(|| named(&told.permission)).ok_or_else(|| {
+            Error::transient(OPERATION, "GitHub names a permission that is not known here")
+                .with("permission", crate::printable::printable(&told.permission))
+        })
+    }
+
+    /// A team is written `organisation/team` or, of the organisation that owns the repository,
+    /// `team`: its slug, or its name. Who was invited and has not accepted is no member.
+    async fn is_member(&self, actor: &str, team: &str) -> Result<bool> {
+        const OPERATION: &str = "ask for a team's member";
+        let team = team.trim().trim_start_matches('@');
+        let (organisation, name) = team.split_once('/').unwrap_or((&self.path.owner, team));
+        let slug = name.to_lowercase().replace(' ', "-");
+        if actor.is_empty() || slug.is_empty() || organisation.is_empty() {
+            return Ok(false);
+        }
+        let route = Route::new(["orgs", organisation, "teams", &slug, "memberships", actor]);
+        let client = self.api.about(Scope::Owner(organisation.to_owned()), Priority::Fetch);
+        match client.get::<Membership>(OPERATION, &route).await {
+            Ok(membership) => Ok(membership.state == "active"),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error
+                .with("actor", crate::printable::printable(actor))
+                .with("team", crate::printable::printable(team))),
+        }
+    }
+}

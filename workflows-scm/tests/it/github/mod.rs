@@ -1,0 +1,7 @@
+//! The GitHub driver.
+
+mod budget;
+mod credentials;
+mod faults;
+mod scripted;
+mod world;
