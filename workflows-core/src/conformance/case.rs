@@ -102,7 +102,8 @@ where
 }
 
 /// Declares the cases of a suite: `cases()` for programs, and a macro that makes one `#[tokio::test]`
-/// of each.
+/// of each. The macro's expression makes a future of a fixture, or of an option of one: `None` skips
+/// the case, and whoever gives it has said so aloud.
 macro_rules! suite {
     (($d:tt) $(#[$doc:meta])* $macro_name:ident($fixture:ty) in $module:ident { $($case:ident,)+ }) => {
         /// The cases of the suite.
@@ -125,7 +126,8 @@ macro_rules! suite {
                             .into_iter()
                             .find(|case| case.name == stringify!($case))
                             .expect("the suite has the case that its macro names");
-                        let fixture = $d make_fixture.await;
+                        let fixture = Option::<$fixture>::from($d make_fixture.await);
+                        let Some(fixture) = fixture else { return };
                         if let Err(failure) = (case.run)(fixture).await {
                             panic!("{failure}");
                         }

@@ -17,6 +17,14 @@ impl Wakers {
         }
     }
 
+    /// Work of any stage may have come.
+    #[cfg(feature = "postgres")]
+    pub(super) fn wake_all(&self) {
+        for stage in Stage::ALL {
+            self.wake(stage);
+        }
+    }
+
     pub(super) async fn woken(&self, stage: Stage) {
         if let Some(bell) = self.bells.get(stage as usize) {
             bell.notified().await;

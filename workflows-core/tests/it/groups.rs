@@ -31,3 +31,21 @@ async fn sqlite(clock: SharedClock) -> Arc<dyn Store> {
 async fn groups_keep_their_promises_over_the_sqlite_store() {
     groups::keep_their_promises(sqlite, 0..60).await;
 }
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn groups_keep_their_promises_over_the_postgres_store() {
+    use workflows_core::store::{PostgresOptions, PostgresStore, StoreTime};
+
+    let test = "groups over Postgres";
+    if workflows_test_postgres::url(test).is_none() {
+        return;
+    }
+    let postgres = |clock: SharedClock| async {
+        let (url, schema) = crate::store::fresh_schema(test).expect("a server was there");
+        let options = PostgresOptions::new(url).schema(schema).time(StoreTime::Clock);
+        let store = PostgresStore::open(options.connections(3), clock).await;
+        Arc::new(store.expect("the ledger opens")) as Arc<dyn Store>
+    };
+    groups::keep_their_promises(postgres, 0..20).await;
+}

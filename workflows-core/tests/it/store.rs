@@ -12,6 +12,10 @@ use workflows_core::{
 mod faulty;
 #[cfg(feature = "sqlite")]
 mod model;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "postgres")]
+pub(crate) use self::postgres::fresh as fresh_schema;
 
 #[derive(Debug)]
 struct InMemory;

@@ -199,7 +199,7 @@ pub(super) fn pulled(delivery: &str, pull_request: PullRequest) -> Observation {
     on(delivery, Seen::Told, claim)
 }
 
-pub(super) fn planned(name: &str, event: &str, order: i64, at: Timestamp) -> Run {
+pub(crate) fn planned(name: &str, event: &str, order: i64, at: Timestamp) -> Run {
     let workflow = WorkflowId::registered("ci");
     let event = EventKey::new(event);
     let attempt = AttemptId::new(name);
@@ -244,7 +244,7 @@ pub(super) fn planned(name: &str, event: &str, order: i64, at: Timestamp) -> Run
     }
 }
 
-pub(super) fn in_group(mut run: Run, group: &str) -> Run {
+pub(crate) fn in_group(mut run: Run, group: &str) -> Run {
     run.groups.push(GroupMembership {
         group: group.into(),
         strategy: Strategy::Replace { cancel: CancelMode::RunFinally },

@@ -3,7 +3,7 @@
 mod commits;
 mod groups;
 mod intake;
-mod ledger;
+pub(crate) mod ledger;
 mod outbox;
 mod pages;
 mod prune;
@@ -84,7 +84,7 @@ pub trait StoreFixture: Debug + Send + Sync + 'static {
 suite! {
     ($)
     /// Makes a `#[tokio::test]` of each case of the store suite. Takes an expression that makes a
-    /// future of an `Arc<dyn StoreFixture>`.
+    /// future of an `Arc<dyn StoreFixture>`, or of an option of one: `None` skips the case.
     store_suite(std::sync::Arc<dyn StoreFixture>) in store {
         news_makes_an_event_and_work_for_it,
         a_delivery_that_was_seen_is_a_duplicate_whatever_it_claims,
