@@ -38,6 +38,7 @@ pub(super) struct Bulletin {
     class: i32,
     replica: Option<String>,
     poll_interval: Duration,
+    patience: Duration,
     /// Whose message it is: a store does not wake itself twice.
     own: String,
     posted: Mutex<Posted>,
@@ -66,6 +67,7 @@ impl Bulletin {
             class: lock_class(&options.schema),
             replica: options.replica.clone(),
             poll_interval: options.poll_interval,
+            patience: options.connect_timeout + options.statement_timeout,
             own: own.to_string(),
             posted: Mutex::default(),
             to_tell: Notify::new(),
@@ -194,13 +196,16 @@ impl Bulletin {
             let stages: Vec<&str> = posted.stages.iter().map(|stage| stage.as_str()).collect();
             // In a transaction of its own: one that notifies keeps every other such one of the
             // server waiting for its commit. If it is lost, others look for themselves.
-            let told = sqlx::query("SELECT pg_notify($1, $2)")
+            let telling = sqlx::query("SELECT pg_notify($1, $2)")
                 .bind(&self.channel)
                 .bind(format!("{} {}", self.own, stages.join(",")))
-                .execute(&pool)
-                .await;
-            if let Err(error) = told {
-                tracing::debug!(database = %self.place, %error, "work could not be announced");
+                .execute(&pool);
+            match tokio::time::timeout(self.patience, telling).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => {
+                    tracing::debug!(database = %self.place, %error, "work was not announced");
+                }
+                Err(_) => tracing::debug!(database = %self.place, "work was not announced in time"),
             }
             tokio::time::sleep(PAUSE).await;
         }

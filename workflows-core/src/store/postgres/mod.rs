@@ -110,7 +110,7 @@ impl PostgresStore {
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
         let (admissions, asked) = mpsc::channel(QUEUE);
-        tasks.spawn(Arc::clone(&writer).admit(asked));
+        tasks.spawn(Arc::clone(&writer).admit(asked, stop.clone()));
         let until = stop.clone();
         let listening = Arc::clone(&bulletin).listen(listener, Arc::clone(writer.wakers()));
         tasks.spawn(until.run_until_cancelled_owned(listening));
@@ -145,8 +145,8 @@ impl PostgresStore {
     /// store that is dropped does the same, without anybody knowing when.
     pub async fn close(&self) {
         self.stop.cancel();
-        self.writer.close().await;
         self.tasks.wait().await;
+        self.writer.close().await;
     }
 }
 

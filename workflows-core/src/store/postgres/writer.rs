@@ -10,6 +10,7 @@ use std::{
 use jiff::Timestamp;
 use sqlx::{Connection as _, PgPool, Postgres, pool::PoolConnection};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     PostgresOptions, StoreTime,
@@ -168,10 +169,23 @@ impl Writer {
         ended.map_err(|failure| into_error(failure, "open the ledger", &self.place))
     }
 
-    /// Takes admissions until nobody is left to ask: those that come while a transaction is under way
-    /// share the next.
-    pub(super) async fn admit(self: Arc<Self>, mut asked: mpsc::Receiver<Asked>) {
-        while let Some(first) = asked.recv().await {
+    /// Takes admissions until it is told to stop, or nobody is left to ask: those that come while a
+    /// transaction is under way share the next.
+    pub(super) async fn admit(
+        self: Arc<Self>,
+        mut asked: mpsc::Receiver<Asked>,
+        stop: CancellationToken,
+    ) {
+        loop {
+            let first = tokio::select! {
+                biased;
+                first = asked.recv() => first,
+                () = stop.cancelled(), if !asked.is_closed() => {
+                    asked.close();
+                    continue;
+                }
+            };
+            let Some(first) = first else { return };
             let mut bytes = first.ask.payload_bytes();
             let mut batch = vec![first];
             while batch.len() < BATCH && bytes < BATCH_BYTES {
