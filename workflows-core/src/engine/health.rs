@@ -189,6 +189,16 @@ impl HealthBoard {
         self.state().stages.entry(stage).or_default().failed(now, error, next);
     }
 
+    /// What a stage failed with is over, though there may be no work to show it; a failure that
+    /// came after it is not.
+    pub(crate) fn stage_is_over(&self, stage: Stage, error: &Error) {
+        if let Some(progress) = self.state().stages.get_mut(&stage)
+            && progress.last_error.as_ref().is_some_and(|last| last.message == error.to_string())
+        {
+            progress.next_try = None;
+        }
+    }
+
     pub(crate) fn sources(&self) -> Vec<SourceHealth> {
         let state = self.state();
         let of = |((source, what), progress): (&(SourceName, String), &Progress)| SourceHealth {

@@ -111,6 +111,7 @@ impl Workers {
     /// Claims work of a stage and starts it, until the engine stops.
     async fn serve(self: Arc<Self>, stage: Stage) {
         let most = self.core.options.concurrency.div_ceil(2).max(1);
+        let mut silent_ledger = None;
         while let Some(first) = self.slot(stage).await {
             let mut free = vec![first];
             while free.len() < most
@@ -122,11 +123,17 @@ impl Workers {
             let request = ClaimRequest::of(stage, u32::try_from(wanted).unwrap_or(u32::MAX))
                 .leased_for(self.core.options.lease);
             let claimed = match self.core.store.claim(request).await {
-                Ok(claimed) => claimed,
+                Ok(claimed) => {
+                    if let Some(error) = silent_ledger.take() {
+                        self.core.health.stage_is_over(stage, &error);
+                    }
+                    claimed
+                }
                 Err(error) => {
                     let next = backoff::after(self.core.clock.now(), PAUSE);
                     tracing::warn!(%error, %stage, "no work could be claimed");
                     self.core.health.stage_failed(stage, &error, next);
+                    silent_ledger = Some(error);
                     drop(free);
                     self.pause_until(next).await;
                     continue;

@@ -5,6 +5,8 @@ mod failure;
 mod schema;
 #[cfg(test)]
 mod tests;
+#[cfg(all(test, feature = "conformance"))]
+mod unwritable;
 mod writer;
 
 use std::{
@@ -251,7 +253,8 @@ async fn lock(path: &Path, wait: Duration) -> Result<File> {
     let name = PathBuf::from(name);
     let failed = |error: std::io::Error| {
         use std::io::ErrorKind as Io;
-        let message = "the lock file beside the ledger cannot be written";
+        let message =
+            "the lock file beside the ledger cannot be written; is its directory read-only?";
         let error_of = match error.kind() {
             Io::NotFound => Error::not_found,
             Io::PermissionDenied | Io::ReadOnlyFilesystem => Error::denied,
