@@ -21,9 +21,9 @@ use workflows_core::{
     event::{Before, EventKind, Occurrence, RefClaim, Revision, Seen},
     hash_of,
     repo::{
-        ChangedFile, CommitInfo, Directory, DirectoryEntry, EntryKind, FileChange, History,
-        ListOptions, ReadLimit, RefPosition, RepoLinks, ReportedStatus, Status, StatusReporter,
-        StatusState,
+        ChangedFile, CommitInfo, Directory, DirectoryEntry, EarlierReport, EntryKind, FileChange,
+        History, ListOptions, ReadLimit, RefPosition, RepoLinks, ReportedStatus, Status,
+        StatusReporter, StatusState,
     },
     source::SourceContext,
 };
@@ -419,7 +419,7 @@ impl History for ProjectConnection {
 
 #[async_trait]
 impl StatusReporter for ProjectConnection {
-    async fn report(&self, status: &Status, _shown: Option<&str>) -> Result<ReportedStatus> {
+    async fn report(&self, status: &Status, _earlier: EarlierReport<'_>) -> Result<ReportedStatus> {
         let key = (status.commit.clone(), Arc::clone(&status.context));
         self.with(|project| project.board.entry(key).or_default().push(status.clone()));
         self.scm.board_changes.send_modify(|()| {});

@@ -10,6 +10,11 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+mod status;
+
+pub use self::status::{
+    EarlierReport, ReportedStatus, Status, StatusAction, StatusReporter, StatusState,
+};
 use crate::{CommitId, Error, RepoRef, Result, event::PullRequest};
 
 /// The host part of a connection: API base, credentials, and how to reach a repository there. One
@@ -381,102 +386,13 @@ pub struct CloneCredential {
     pub expires_at: Option<Timestamp>,
 }
 
-/// Check runs or commit statuses.
-///
-/// It is level-triggered: the engine says what should show, as often as it takes.
-#[async_trait]
-pub trait StatusReporter: Debug + Send + Sync {
-    /// Makes the host show this status for its context at its commit. `shown` is what an earlier
-    /// call for the same context and commit returned. Repeating a call changes nothing.
-    ///
-    /// # Errors
-    ///
-    /// Besides the usual: `Conflict` when the host shows a later state that must not be undone.
-    async fn report(&self, status: &Status, shown: Option<&str>) -> Result<ReportedStatus>;
-}
-
-/// What should show on a commit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Status {
-    /// The commit.
-    pub commit: CommitId,
-    /// The name it has there: `<prefix>/<workflow>`, and `/<trigger>` where asked.
-    pub context: Arc<str>,
-    /// The state.
-    pub state: StatusState,
-    /// One line, at most 140 characters: what a commit status shows.
-    pub title: String,
-    /// Markdown for hosts that show more.
-    pub summary: String,
-    /// Where to look further.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub link: Option<String>,
-    /// The run's key, or another id that stays: lets a host find what a lost answer created.
-    pub external_id: Arc<str>,
-    /// When the run started.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<Timestamp>,
-    /// When it ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finished_at: Option<Timestamp>,
-}
-
-/// The state of a status. Hosts with fewer states map them and say how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum StatusState {
-    /// It will run.
-    Queued,
-    /// Somebody must approve first.
-    ActionRequired,
-    /// It runs.
-    InProgress,
-    /// It succeeded.
-    Success,
-    /// It failed.
-    Failure,
-    /// It was cancelled or superseded.
-    Cancelled,
-    /// It took too long.
-    TimedOut,
-    /// It did not have to run; a required check is satisfied.
-    Neutral,
-}
-
-impl StatusState {
-    /// Whether nothing more is to come in this attempt.
-    pub fn is_final(self) -> bool {
-        !matches!(self, Self::Queued | Self::ActionRequired | Self::InProgress)
-    }
-
-    /// How far along it is; within an attempt this never falls.
-    pub fn rank(self) -> u8 {
-        match self {
-            Self::ActionRequired | Self::Queued => 0,
-            Self::InProgress => 1,
-            _ => 2,
-        }
-    }
-}
-
-/// What the host said it shows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ReportedStatus {
-    /// The host's id of it; handed back at the next call.
-    pub id: String,
-    /// Where people see it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub link: Option<String>,
-}
-
 /// Comments on a pull request: one that is kept up to date, and answers to commands.
 #[async_trait]
 pub trait Commenter: Debug + Send + Sync {
-    /// Makes the one comment with that marker say `body` (Markdown); creates it when there is none.
-    /// The marker is kept out of sight. `known` is what an earlier call returned.
+    /// Makes the one comment with that marker say `body` (Markdown); creates it when there is none,
+    /// or when it was deleted. The marker is kept out of sight, and is believed only in a comment
+    /// that this connection's own account wrote. `known` is what an earlier call returned; without
+    /// it an earlier call may have created the comment all the same, and its answer been lost.
     async fn upsert(
         &self,
         pull_request: u64,
@@ -485,7 +401,8 @@ pub trait Commenter: Debug + Send + Sync {
         known: Option<&str>,
     ) -> Result<String>;
 
-    /// Acknowledges a comment, with a reaction where the host has them. Repeating changes nothing.
+    /// Acknowledges a comment, with a reaction where the host has them. `comment` is the id that the
+    /// event carried. Repeating changes nothing.
     async fn acknowledge(&self, pull_request: u64, comment: &str, accepted: bool) -> Result<()>;
 }
 

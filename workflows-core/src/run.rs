@@ -87,6 +87,9 @@ pub struct Run {
     /// The step at which it failed, with its last lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<FailedStep>,
+    /// The secrets that it was given, to be replaced in what is shown of its logs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretFingerprint>,
     /// Remarks for people and programs, such as `approximate` for a commit that was found by
     /// committer date.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -270,9 +273,55 @@ pub struct FailedStep {
     /// Its exit code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// The last lines that it wrote, bounded; bytes that are no text are replaced.
+    /// The last lines that it wrote, bounded; bytes that are no text are replaced, and so are
+    /// secrets that are known or look like one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_lines: Vec<String>,
+    /// What its log said about lines of files, bounded, the errors first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub annotations: Vec<Annotation>,
+}
+
+/// What a tool said about lines of a file of the repository.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Annotation {
+    /// The file, relative to the root of the repository.
+    pub path: Arc<str>,
+    /// The first line, from 1.
+    pub start_line: u32,
+    /// The last line.
+    pub end_line: u32,
+    /// The column in the line, from 1, when there is one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
+    /// How bad it is.
+    pub level: AnnotationLevel,
+    /// What was said: plain text, secrets replaced.
+    pub message: String,
+}
+
+/// How bad it is what a tool said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnnotationLevel {
+    /// An error.
+    Failure,
+    /// A warning.
+    Warning,
+    /// A remark.
+    Notice,
+}
+
+/// By what a secret that a run was given is found in what the run wrote, without being kept: its
+/// length and a digest. One is made of long random tokens only, which no search finds by the digest.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretFingerprint {
+    /// The length in bytes.
+    pub length: u32,
+    /// The SHA-256 digest, in hexadecimal digits.
+    pub sha256: Arc<str>,
 }
 
 /// A run as notifiers and other readers see it. It needs no ledger row: a notifier also serves runs

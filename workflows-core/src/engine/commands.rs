@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
+    answers,
     command::{Command, RerunOf},
     core::Core,
     gate::{self, Gate},
@@ -24,27 +25,19 @@ use crate::{
     },
 };
 
-/// What came of the commands of an event.
-#[derive(Debug, Default)]
-pub(crate) struct Commanded {
-    pub(crate) decisions: Vec<CommandDecision>,
-    /// Whether its author is told that all was done, or that something was not; `None` when there
-    /// was no command.
-    pub(crate) accepted: Option<bool>,
-}
-
-/// Carries out the commands of an event: adds to `effects` what they do.
+/// Carries out the commands of an event: adds to `effects` what they do, and that the author of a
+/// comment is told. Returns what came of each.
 pub(crate) async fn execute(
     core: &Core,
     event: &Event,
     effects: &mut Effects,
-) -> Result<Commanded> {
+) -> Result<Vec<CommandDecision>> {
     if event.kind == EventKind::COMMAND {
         return execute_command(core, event, effects).await;
     }
-    let Some(comment) = &event.comment else { return Ok(Commanded::default()) };
-    let Some(pull_request) = &event.pull_request else { return Ok(Commanded::default()) };
-    let mut commanded = Commanded::default();
+    let Some(comment) = &event.comment else { return Ok(Vec::new()) };
+    let Some(pull_request) = &event.pull_request else { return Ok(Vec::new()) };
+    let mut said = Vec::new();
     for command in commands(&comment.body) {
         let Some(parsed) = PlatformCommand::parse(&command) else { continue };
         let (text, outcome) = match parsed {
@@ -64,20 +57,29 @@ pub(crate) async fn execute(
                 (parsed.to_string(), outcome)
             }
         };
-        commanded.say(text, Some(Arc::clone(&comment.author)), outcome);
+        said.push(CommandDecision {
+            command: text,
+            by: Some(Arc::clone(&comment.author)),
+            outcome,
+        });
     }
-    Ok(commanded)
+    if !said.is_empty() {
+        answers::promise(event, pull_request.number, effects);
+    }
+    Ok(said)
 }
 
-async fn execute_command(core: &Core, event: &Event, effects: &mut Effects) -> Result<Commanded> {
-    let mut commanded = Commanded::default();
+async fn execute_command(
+    core: &Core,
+    event: &Event,
+    effects: &mut Effects,
+) -> Result<Vec<CommandDecision>> {
     let by = event.sender.clone();
     let command = match Command::of_event(event) {
         Ok(command) => command,
         Err(error) => {
             let outcome = CommandOutcome::Failed { error: error.to_string() };
-            commanded.say("unknown".to_owned(), by, outcome);
-            return Ok(commanded);
+            return Ok(vec![CommandDecision { command: "unknown".to_owned(), by, outcome }]);
         }
     };
     let id = event.subject.as_str().strip_prefix("command/").unwrap_or(event.subject.as_str());
@@ -89,32 +91,7 @@ async fn execute_command(core: &Core, event: &Event, effects: &mut Effects) -> R
     };
     let name = command.name().to_owned();
     let outcome = given.by_program(command, effects).await?;
-    commanded.say(name, by, outcome);
-    Ok(commanded)
-}
-
-impl Commanded {
-    fn say(&mut self, command: String, by: Option<Arc<str>>, outcome: CommandOutcome) {
-        let done = matches!(outcome, CommandOutcome::Done { .. });
-        self.accepted = Some(self.accepted.unwrap_or(true) && done);
-        self.decisions.push(CommandDecision { command, by, outcome });
-    }
-}
-
-/// Tells the author of a comment whether its commands were carried out, as far as the host can. A
-/// failure changes nothing.
-pub(crate) async fn acknowledge(core: &Core, event: &Event, accepted: bool) {
-    let (Some(comment), Some(pull_request)) = (&event.comment, &event.pull_request) else { return };
-    let acknowledged = async {
-        let gate = Gate::new(core, event);
-        let repository = gate.repository().await?;
-        let Some(commenter) = repository.commenter() else { return Ok(()) };
-        let telling = commenter.acknowledge(pull_request.number, &comment.id, accepted);
-        core.call("acknowledge a comment", telling).await
-    };
-    if let Err(error) = acknowledged.await {
-        tracing::warn!(%error, event = %event.key, "a comment was not acknowledged");
-    }
+    Ok(vec![CommandDecision { command: name, by, outcome }])
 }
 
 /// A command that somebody gave.

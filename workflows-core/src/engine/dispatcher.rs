@@ -8,11 +8,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::SignedDuration;
 
-use super::{core::Core, transition::follow};
+use super::{core::Core, masking::fingerprints, transition::follow};
 use crate::{
     CancelMode, Capability, CloneCredential, Error, ErrorKind, Result, Run, RunSink, RunState,
     policy::{PlannedRun, Verdict},
-    run::CancelReason,
+    run::{CancelReason, SecretFingerprint},
     sink::{EnsuredRun, RunRequest, SinkRun},
     source::Connections,
     store::{Claim, Committed, Effects, NewWork, RunChange, Stage, WorkKey},
@@ -217,8 +217,9 @@ async fn create(core: &Core, claim: &Claim, run: &Run) -> Result<Committed> {
     }
     end_replaced(core, claim, run).await?;
     let credential = credential(core, run).await?;
+    let secrets = credential.as_ref().map(|(secret, _)| fingerprints(secret)).unwrap_or_default();
     match ensure(core, claim, run, credential).await {
-        Ok(ensured) => created(core, claim, run, ensured).await,
+        Ok(ensured) => created(core, claim, run, secrets, ensured).await,
         Err(error) => match error.kind() {
             ErrorKind::Invalid | ErrorKind::Unsupported | ErrorKind::NotFound => {
                 let message = format!("{} refused it: {error}", run.sink);
@@ -247,8 +248,15 @@ async fn ensure(
     while_leased(core, claim, "create a run", sink(core, run)?.ensure(&request)).await
 }
 
-async fn created(core: &Core, claim: &Claim, run: &Run, ensured: EnsuredRun) -> Result<Committed> {
+async fn created(
+    core: &Core,
+    claim: &Claim,
+    run: &Run,
+    secrets: Vec<SecretFingerprint>,
+    ensured: EnsuredRun,
+) -> Result<Committed> {
     let mut after = run.clone();
+    after.secrets = secrets;
     after.state = RunState::Created;
     after.message = String::new();
     after.handle = Some(ensured.handle);

@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    commands::{self, Commanded},
+    commands,
     core::Core,
     directory::{LoadedDirectory, Place},
     event_details::LedgerDetails,
     gate::{self, DefinitionsAt, Gate},
+    markdown,
     planner::{self, Candidate, Plan, PlannedRun},
     schedule::Slot,
     transition,
@@ -23,7 +24,7 @@ use crate::{
     AttemptId, CommitId, Error, ErrorKind, Event, EventKind, Result, RunState, WorkflowId,
     matching::{EventDetails, MatchInput, MatchedCommand, TriggerSet, Verdict as Says},
     policy::{Facts, FactsOrigin, Verdict},
-    repo::StatusState,
+    repo::{StatusAction, StatusState},
     store::{
         Claim, Committed, Decision, DecisionBatch, Effects, EventQuery, Guard, NewWork, Outcome,
         PageRequest, Rejected, Stage, StatusDesire, StatusKey, StatusSubject, SubjectCorrection,
@@ -107,19 +108,14 @@ pub(crate) async fn run(core: &Core, claim: &Claim) -> Result<Committed> {
         return core.commit(claim, Effects::default()).await;
     };
     let event = Arc::new(event);
-    let (effects, acknowledgement) = match decide(core, claim, &event, attempt).await {
-        Ok(decided) => decided,
-        Err(error) if is_final(core, claim, &error) => {
-            (given_up(core, &event, attempt, &error), None)
-        }
+    let effects = match decide(core, claim, &event, attempt).await {
+        Ok(effects) => effects,
+        Err(error) if is_final(core, claim, &error) => given_up(core, &event, attempt, &error),
         Err(error) => return Err(error),
     };
     let committed = core.commit(claim, effects).await?;
     if event.kind == EventKind::PUSH && attempt.is_first() {
         notice_default_branch(core, &event).await;
-    }
-    if let Some(acknowledgement) = acknowledgement {
-        commands::acknowledge(core, &event, acknowledgement).await;
     }
     Ok(committed)
 }
@@ -141,10 +137,9 @@ async fn decide(
     claim: &Claim,
     event: &Arc<Event>,
     attempt: &AttemptId,
-) -> Result<(Effects, Option<bool>)> {
+) -> Result<Effects> {
     let request = AttemptRequest::of_claim(claim, event)?;
     let mut effects = Effects::default();
-    let mut acknowledgement = None;
     let mut evaluation = if event.kind == EventKind::COMMAND {
         Evaluation::of_nothing(core, event, attempt)
     } else {
@@ -159,10 +154,7 @@ async fn decide(
     // Work with a detail is a later attempt, or decides anew what waited for an approval; the
     // commands that came with the event are carried out once.
     if claim.work.detail.is_null() {
-        let Commanded { decisions, accepted } =
-            commands::execute(core, event, &mut effects).await?;
-        evaluation.batch.commands = decisions;
-        acknowledgement = accepted;
+        evaluation.batch.commands = commands::execute(core, event, &mut effects).await?;
         // A comment that approves the head may itself have waited for that.
         let waits = |one: &Decision| matches!(one.outcome, Outcome::Waiting { .. });
         if let Some(approval) = effects.approvals.first()
@@ -175,7 +167,7 @@ async fn decide(
         transition::follow(core, None, &planned.run, &mut effects).await?;
     }
     evaluation.into_effects(core, &mut effects);
-    Ok((effects, acknowledgement))
+    Ok(effects)
 }
 
 impl Evaluation {
@@ -401,6 +393,7 @@ pub(crate) async fn evaluate(
         if !running.contains(&context) {
             let order = note_order(&gate, event, request).await?;
             let title = "it did not have to run";
+            let reason = quoted(&reason);
             evaluation.note(event, order, &context, StatusState::Neutral, title, &reason);
         }
     }
@@ -558,6 +551,16 @@ impl Evaluation {
         title: &str,
         summary: &str,
     ) {
+        let subject = StatusSubject::Note {
+            state,
+            title: title.to_owned(),
+            summary: summary.to_owned(),
+            actions: Vec::new(),
+        };
+        self.show(event, order, context, subject);
+    }
+
+    fn show(&mut self, event: &Event, order: i64, context: &Arc<str>, subject: StatusSubject) {
         let Some(head) = &event.head else { return };
         self.notes.push(StatusDesire {
             key: StatusKey {
@@ -567,11 +570,7 @@ impl Evaluation {
                 context: Arc::clone(context),
             },
             order,
-            subject: StatusSubject::Note {
-                state,
-                title: title.to_owned(),
-                summary: summary.to_owned(),
-            },
+            subject,
         });
     }
 
@@ -585,25 +584,33 @@ impl Evaluation {
     ) {
         if let Some(context) = context {
             let title = format!("{filter} failed");
-            self.note(event, order, &context, StatusState::Failure, &title, error);
+            self.note(event, order, &context, StatusState::Failure, &title, &quoted(error));
         }
     }
 
     fn note_denied(&mut self, event: &Event, order: i64, context: &Arc<str>, rule: &str) {
         let title = "the platform does not allow this run";
-        let summary = format!("Denied by the rule: {rule}");
+        let summary = format!("Denied by the rule: {}", quoted(rule));
         self.note(event, order, context, StatusState::Failure, title, &summary);
     }
 
     fn note_waiting(&mut self, event: &Event, order: i64, context: &Arc<str>, approvers: &str) {
         let head = event.head.as_ref().map_or("", |head| head.sha.as_str());
+        let who = quoted(approvers);
         let summary = format!(
-            "Nothing runs for commit {head} before it is approved by {approvers}. After a look at \
+            "Nothing runs for commit {head} before it is approved by {who}. After a look at \
              that commit, comment:\n\n    /ok-to-test {head}\n\nA further commit needs a further \
              approval."
         );
-        let title = "it waits for an approval";
-        self.note(event, order, context, StatusState::ActionRequired, title, &summary);
+        let pull_request = event.pull_request.as_ref().map(|one| one.number);
+        let approve = pull_request.map(|pull_request| StatusAction::Approve { pull_request });
+        let subject = StatusSubject::Note {
+            state: StatusState::ActionRequired,
+            title: format!("waits for the approval of {approvers}"),
+            summary,
+            actions: approve.into_iter().collect(),
+        };
+        self.show(event, order, context, subject);
     }
 
     /// Tells on the commit what is wrong with its definitions, and when that is mended.
@@ -633,13 +640,15 @@ impl Evaluation {
         let context: Arc<str> = format!("{}/definitions", core.options.status_prefix).into();
         let mut lines = Vec::new();
         for problem in &directory.problems {
-            lines.push(format!("- {problem}"));
+            lines.push(format!("- {}", quoted(problem)));
         }
         for name in overruled {
             let path = directory.workflows.get(name).map_or("", |one| one.loaded.source());
             lines.push(format!(
-                "- {path}: the workflow `{name}` is not used, for the platform registered one of \
-                 that name for this repository; rename it"
+                "- {}: the workflow {} is not used, for the platform registered one of that name \
+                 for this repository; rename it",
+                quoted(path),
+                quoted(name)
             ));
         }
         let (state, title) = match (directory.problems.len(), overruled.len()) {
@@ -656,6 +665,16 @@ impl Evaluation {
         let title: String = title.chars().take(140).collect();
         self.note(event, order, &context, state, &title, &lines.join("\n"));
         Ok(())
+    }
+}
+
+/// What came from outside, as text in Markdown: in a block of its own when it has several lines.
+fn quoted(text: &str) -> String {
+    const LONGEST: usize = 10_000;
+    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    match lines.len() {
+        0 | 1 => markdown::code(&markdown::cut(text, LONGEST)),
+        _ => format!("\n\n{}", markdown::block(&lines, LONGEST)),
     }
 }
 
@@ -705,7 +724,7 @@ fn given_up(core: &Core, event: &Event, attempt: &AttemptId, error: &Error) -> E
         false => event.sequence,
     };
     let title = "it could not be decided what to run";
-    evaluation.note(event, order, &context, StatusState::Failure, title, &error);
+    evaluation.note(event, order, &context, StatusState::Failure, title, &quoted(&error));
     let mut effects = Effects::default();
     evaluation.into_effects(core, &mut effects);
     effects

@@ -11,6 +11,7 @@
 //! | `workflows_event_to_run_seconds` | histogram | `workflow` | from the intake of the event to the answer of the sink, of first attempts that were not queued |
 //! | `workflows_notifications_total` | counter | `notifier`, `outcome` | deliveries tried; `outcome` is `delivered`, `retried` or `dead` |
 //! | `workflows_statuses_total` | counter | `outcome` | statuses driven; `outcome` is `shown`, `kept` or `given_up` |
+//! | `workflows_answers_total` | counter | `what`, `outcome` | commands answered; `what` is `reaction` or `comment`, `outcome` is `given` or `given_up` |
 //! | `workflows_pruned_total` | counter | `what` | rows that retention removed |
 //!
 //! Names of workflows come from documents that anybody may write: the first 500 become labels, the
@@ -86,6 +87,10 @@ impl Metrics {
 
     pub(crate) fn status(&self, outcome: &'static str) {
         counter!("workflows_statuses_total", "outcome" => outcome).increment(1);
+    }
+
+    pub(crate) fn answer(&self, what: &'static str, outcome: &'static str) {
+        counter!("workflows_answers_total", "what" => what, "outcome" => outcome).increment(1);
     }
 
     pub(crate) fn pruned(&self, pruned: &Pruned) {

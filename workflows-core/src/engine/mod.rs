@@ -19,11 +19,15 @@
 //! | `RunSink::cancel` | nothing changes | told then | told again | what the sink cannot cancel goes on |
 //! | `RunSink::state` | nothing changes | asked then | asked again | a run that is not known for [`forgotten_after`](EngineOptions::forgotten_after) has failed |
 //! | `StatusReporter::report` | nothing changes | shown then | shown again | after [`status_max_age`](EngineOptions::status_max_age), until the run changes |
+//! | `Commenter::acknowledge` | nothing changes | told then | told again | after [`notification_max_age`](EngineOptions::notification_max_age) |
+//! | `Commenter::upsert` | nothing changes | written then | found by its marker and written again | after `notification_max_age`, until the next command |
 //! | `Notifier::deliver` | told with the same key | told then | told again, same key | after [`notification_max_age`](EngineOptions::notification_max_age): a dead letter |
 //!
 //! A create or a cancel is preceded by an extension of the lease, and bounded by it: who lost the
 //! lease does not reach the sink.
 
+mod annotations;
+mod answers;
 mod backoff;
 mod builder;
 mod command;
@@ -36,11 +40,14 @@ mod directory;
 mod dispatcher;
 mod event_details;
 mod explain;
+mod failing_step;
 mod gate;
 mod handle;
 mod handle_insight;
 mod handle_schedule;
 mod health;
+mod markdown;
+mod masking;
 mod matcher;
 pub mod metrics;
 mod mutator;

@@ -1,29 +1,23 @@
 //! Looking at runs until they have ended.
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 
 use super::{
     backoff,
     core::Core,
     dispatcher::{called_off, sink_run},
+    failing_step,
+    masking::Masker,
     transition::{follow, notification, notify_work, status_key},
 };
 use crate::{
-    Error, ErrorKind, LogRef, NotifierName, Result, Run, RunPhase, RunSink, RunState, RunStatus,
+    Error, ErrorKind, NotifierName, Result, Run, RunPhase, RunSink, RunState, RunStatus,
     TaskStatus, Transition,
-    run::FailedStep,
     sink::TaskPhase,
     store::{
         Claim, Committed, DeliveryQuery, Effects, NewWork, PageRequest, RunChange, Stage, WorkKey,
     },
 };
-
-/// How many bytes of a failing step's log are read for its last lines.
-const LOG_TAIL: usize = 64 << 10;
-/// A longer line of a log is cut.
-const LINE: usize = 500;
 
 /// Looks at the run of a claim once.
 pub(crate) async fn run(core: &Core, claim: &Claim) -> Result<Committed> {
@@ -84,6 +78,7 @@ async fn commit(core: &Core, claim: &Claim, before: &Run, after: Run) -> Result<
 async fn seen(core: &Core, sink: &dyn RunSink, run: &Run, status: RunStatus) -> Run {
     let now = core.clock.now();
     let mut after = run.clone();
+    let status = masked(run, status);
     after.tasks = status.tasks;
     after.results = status.results;
     after.started_at = after.started_at.or(status.started_at);
@@ -95,12 +90,21 @@ async fn seen(core: &Core, sink: &dyn RunSink, run: &Run, status: RunStatus) -> 
         after.finished_at = Some(status.finished_at.unwrap_or(now));
         (after.state, after.message) = end(run, status.phase, status.message, after.finished_at);
         if matches!(after.state, RunState::Failed | RunState::TimedOut) {
-            after.failure = failure(core, sink, &after).await;
+            after.failure = failing_step::of(core, sink, &after).await;
         }
     } else if run.cancel.is_none() || !status.message.is_empty() {
         after.message = status.message;
     }
     after
+}
+
+/// What a sink tells may quote what a step wrote.
+fn masked(run: &Run, mut status: RunStatus) -> RunStatus {
+    let tasks = status.tasks.iter_mut().map(|task| &mut task.message);
+    for message in tasks.chain([&mut status.message]).filter(|message| !message.is_empty()) {
+        *message = Masker::new(&run.secrets).line(message);
+    }
+    status
 }
 
 /// How a run ended. The engine remembers that it told the run to end, for its executor may call the
@@ -140,45 +144,6 @@ fn forgotten(core: &Core, run: &Run) -> Run {
     };
     after.finished_at = Some(core.clock.now());
     after
-}
-
-/// The step at which a run failed, with its last lines where they can be had.
-async fn failure(core: &Core, sink: &dyn RunSink, run: &Run) -> Option<FailedStep> {
-    let (task, step) = failed_step(&run.tasks)?;
-    let log = LogRef { task: Arc::clone(&task.name), step: Arc::clone(&step.name) };
-    let mut last_lines = Vec::new();
-    if let Some(logs) = sink.logs() {
-        match core.call("read a log", logs.tail(&sink_run(run), &log, LOG_TAIL)).await {
-            Ok(bytes) => last_lines = lines(&bytes, core.options.failure_lines),
-            Err(error) => tracing::debug!(%error, "the failing step's log could not be read"),
-        }
-    }
-    Some(FailedStep {
-        task: Arc::clone(&task.name),
-        step: log.step,
-        exit_code: step.exit_code,
-        last_lines,
-    })
-}
-
-fn failed_step(tasks: &[TaskStatus]) -> Option<(&TaskStatus, &crate::sink::StepStatus)> {
-    let task = tasks
-        .iter()
-        .find(|task| task.phase == TaskPhase::Failed)
-        .or_else(|| tasks.iter().find(|task| task.phase == TaskPhase::TimedOut))?;
-    let failed = task.steps.iter().find(|step| step.exit_code.is_some_and(|code| code != 0));
-    Some((task, failed.or(task.steps.last())?))
-}
-
-/// The last lines of a log: each cut at 500 characters, without control characters, which terminals
-/// and chat services would obey.
-fn lines(bytes: &[u8], most: usize) -> Vec<String> {
-    let text = String::from_utf8_lossy(bytes);
-    let all: Vec<&str> = text.lines().collect();
-    let shown = |line: &&str| -> String {
-        line.chars().filter(|c| *c == '\t' || !c.is_control()).take(LINE).collect()
-    };
-    all[all.len().saturating_sub(most)..].iter().map(shown).collect()
 }
 
 /// Tells those who want to hear of progress: when more tasks have ended than they were told of, at

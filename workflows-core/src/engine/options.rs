@@ -33,7 +33,8 @@ pub struct EngineOptions {
     pub give_up_dispatch_after: SignedDuration,
     /// For how long a notification is tried; then it is a dead letter.
     pub notification_max_age: SignedDuration,
-    /// For how long a status is tried; then it is given up until its run changes again.
+    /// For how long a status is tried; then it is given up until its run changes again. One on a
+    /// commit that the host does not know is given up after six hours.
     pub status_max_age: SignedDuration,
     /// What the names of statuses begin with.
     pub status_prefix: Arc<str>,

@@ -224,6 +224,7 @@ impl Planner<'_> {
             tasks: Vec::new(),
             results: Vec::new(),
             failure: None,
+            secrets: Vec::new(),
             remarks: self.remarks(delay.as_ref()),
             notify: spec.notify.clone(),
             status_context: Some(context(core, workflow, candidate.trigger)),

@@ -2,18 +2,26 @@
 
 use std::fmt::Write;
 
+use super::markdown::{block, cell, code, cut, link};
 use crate::{
     Run, RunState, hash_of,
-    repo::{Status, StatusState},
+    repo::{Status, StatusAction, StatusState},
     run::FailedStep,
     sink::TaskPhase,
     store::StatusKey,
 };
 
-/// What commit statuses show of a title.
+/// In characters: what commit statuses show of a title.
 const TITLE: usize = 140;
-/// Hosts refuse longer summaries; check runs take 65,535 characters.
-const SUMMARY: usize = 60_000;
+/// In bytes, of a summary and of details. Hosts refuse longer ones: check runs take 65,535 bytes,
+/// whatever the documentation says of characters (<https://github.com/github/docs/issues/35252>).
+const TEXT: usize = 60_000;
+/// In bytes, of a message.
+const MESSAGE: usize = 4_000;
+/// In bytes, of a name in a table.
+const NAME: usize = 100;
+/// More tasks are counted, and not shown one by one.
+const TASKS: usize = 200;
 
 /// What a run's status shows.
 pub(crate) fn of_run(key: &StatusKey, run: &Run) -> Status {
@@ -21,8 +29,11 @@ pub(crate) fn of_run(key: &StatusKey, run: &Run) -> Status {
         commit: key.commit.clone(),
         context: key.context.clone(),
         state: state(run.state),
-        title: cut(&title(run), TITLE),
-        summary: cut(&summary(run), SUMMARY),
+        title: one_line(&title(run)),
+        summary: summary(run),
+        details: run.failure.as_ref().map(details).unwrap_or_default(),
+        annotations: run.failure.iter().flat_map(|failure| failure.annotations.clone()).collect(),
+        actions: actions(run),
         link: run.link.clone(),
         external_id: run.key.as_str().into(),
         started_at: run.started_at,
@@ -31,14 +42,23 @@ pub(crate) fn of_run(key: &StatusKey, run: &Run) -> Status {
 }
 
 /// What a note shows.
-pub(crate) fn of_note(key: &StatusKey, state: StatusState, title: &str, summary: &str) -> Status {
+pub(crate) fn of_note(
+    key: &StatusKey,
+    state: StatusState,
+    title: &str,
+    summary: &str,
+    actions: &[StatusAction],
+) -> Status {
     let id = [key.tenant.as_str(), key.repo.id.as_str(), key.commit.as_str(), &key.context];
     Status {
         commit: key.commit.clone(),
         context: key.context.clone(),
         state,
-        title: cut(title, TITLE),
-        summary: cut(summary, SUMMARY),
+        title: one_line(title),
+        summary: cut(summary, TEXT),
+        details: String::new(),
+        annotations: Vec::new(),
+        actions: actions.to_vec(),
         link: None,
         external_id: hash_of(&id).into(),
         started_at: None,
@@ -50,6 +70,12 @@ pub(crate) fn of_note(key: &StatusKey, state: StatusState, title: &str, summary:
 pub(crate) fn digest(status: &Status) -> String {
     // Every field is a string, a number or an instant: it always has a JSON form.
     hash_of(&[&serde_json::to_string(status).unwrap_or_default()])
+}
+
+/// Whoever may end a run is offered to.
+fn actions(run: &Run) -> Vec<StatusAction> {
+    let may_end = !run.state.is_terminal() && run.cancel.is_none();
+    may_end.then_some(StatusAction::Cancel).into_iter().collect()
 }
 
 /// Several states of a run look the same to a host.
@@ -101,64 +127,50 @@ fn title(run: &Run) -> String {
 fn summary(run: &Run) -> String {
     let mut text = String::new();
     if !run.message.is_empty() {
-        let _ = writeln!(text, "{}\n", plain(&run.message));
+        let _ = writeln!(text, "{}\n", code(&cut(&run.message, MESSAGE)));
     }
     if !run.tasks.is_empty() {
         text.push_str("| Task | Result | Time |\n| --- | --- | --- |\n");
-        for task in &run.tasks {
+        for task in run.tasks.iter().take(TASKS) {
             let took = match (task.started_at, task.finished_at) {
-                (Some(from), Some(to)) => format!("{:#}", to.duration_since(from)),
+                (Some(from), Some(to)) => duration(from, to),
                 _ => String::new(),
             };
-            let _ = writeln!(text, "| {} | {} | {took} |", plain(&task.name), phase(task.phase));
+            let name = link(&cell(&task.name, NAME), task.link.as_deref());
+            let _ = writeln!(text, "| {name} | {} | {took} |", phase(task.phase));
         }
         text.push('\n');
     }
+    if let Some(more) = run.tasks.len().checked_sub(TASKS).filter(|more| *more > 0) {
+        let _ = writeln!(text, "{more} more tasks are not shown.\n");
+    }
     if let Some(failure) = &run.failure {
-        failing_step(&mut text, failure);
+        let (task, step) = (code(&cut(&failure.task, NAME)), code(&cut(&failure.step, NAME)));
+        let _ = writeln!(text, "Step {step} of task {task} failed.\n");
     }
-    for (name, remark) in run.remarks.iter().filter(|(_, remark)| **remark != run.message) {
-        let _ = writeln!(text, "{}: {}\n", plain(name), plain(remark));
+    for (name, remark) in run.remarks.iter().filter(|(_, one)| **one != run.message).take(20) {
+        let remark = code(&cut(remark, MESSAGE / 20));
+        let _ = writeln!(text, "{}: {remark}\n", code(&cut(name, NAME)));
     }
-    let _ = writeln!(text, "Run `{}`, trigger {}.", run.name, plain(&run.trigger));
+    let (name, trigger) = (code(&cut(&run.name, NAME)), code(&cut(&run.trigger, NAME)));
+    let _ = writeln!(text, "Run {name}, trigger {trigger}.");
     text
 }
 
-fn failing_step(text: &mut String, failure: &FailedStep) {
-    let (task, step) = (plain(&failure.task), plain(&failure.step));
-    let _ = writeln!(text, "Step {step} of task {task} failed.\n");
+/// To the second, which is what people look for.
+fn duration(from: jiff::Timestamp, to: jiff::Timestamp) -> String {
+    let seconds = to.duration_since(from).as_secs().max(0);
+    format!("{:#}", jiff::SignedDuration::from_secs(seconds))
+}
+
+fn details(failure: &FailedStep) -> String {
     if failure.last_lines.is_empty() {
-        return;
+        return String::new();
     }
-    // Longer than any fence that the log may hold, so that the log cannot end the block.
-    let longest = failure.last_lines.iter().map(|line| backticks(line)).max().unwrap_or(0);
-    let fence = "`".repeat(longest.max(2) + 1);
-    let _ = writeln!(text, "{fence}text\n{}\n{fence}\n", failure.last_lines.join("\n"));
-}
-
-fn backticks(line: &str) -> usize {
-    line.split(|c| c != '`').map(str::len).max().unwrap_or(0)
-}
-
-/// Text that Markdown takes as it is, on one line: no link, mention, image, table or HTML comes of
-/// it.
-fn plain(text: &str) -> String {
-    let mut plain = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' | '\r' => plain.push(' '),
-            '<' => plain.push_str("&lt;"),
-            '@' => plain.push_str("&#64;"),
-            '#' => plain.push_str("&#35;"),
-            '\\' | '`' | '*' | '_' | '[' | ']' | '(' | ')' | '!' | '|' | '~' | '>' => {
-                plain.push('\\');
-                plain.push(c);
-            }
-            c if c.is_control() => {}
-            c => plain.push(c),
-        }
-    }
-    plain
+    let (task, step) = (code(&cut(&failure.task, NAME)), code(&cut(&failure.step, NAME)));
+    let heading = format!("The last lines of step {step} of task {task}:\n\n");
+    let lines = block(&failure.last_lines, TEXT - heading.len());
+    heading + &lines
 }
 
 fn has_ended(phase: TaskPhase) -> bool {
@@ -170,57 +182,103 @@ fn phase(phase: TaskPhase) -> &'static str {
         TaskPhase::Pending => "waiting",
         TaskPhase::Running => "running",
         TaskPhase::Succeeded => "succeeded",
-        TaskPhase::Failed => "failed",
+        TaskPhase::Failed => "**failed**",
         TaskPhase::Cancelled => "cancelled",
-        TaskPhase::TimedOut => "timed out",
+        TaskPhase::TimedOut => "**timed out**",
         TaskPhase::Skipped => "skipped",
     }
 }
 
-fn cut(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
-        return text.to_owned();
+/// A title: one line of plain text without what is not seen, cut between characters.
+fn one_line(text: &str) -> String {
+    let seen = text
+        .chars()
+        .map(|c| if c.is_whitespace() { ' ' } else { c })
+        .filter(|c| !super::markdown::is_invisible(*c));
+    let text: String = seen.take(TITLE + 1).collect();
+    if text.chars().count() <= TITLE {
+        return text;
     }
-    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+    text.chars().take(TITLE - 1).chain(['…']).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
-    fn failing(lines: &[&str]) -> FailedStep {
+    fn failing(lines: Vec<String>) -> FailedStep {
         FailedStep {
             task: "te|st".into(),
             step: "@all".into(),
             exit_code: Some(1),
-            last_lines: lines.iter().map(|line| (*line).to_owned()).collect(),
+            last_lines: lines,
+            annotations: Vec::new(),
         }
     }
 
     #[test]
-    fn a_log_cannot_end_the_block_that_it_is_shown_in() {
-        let mut text = String::new();
-        failing_step(&mut text, &failing(&["```", "````` <img src=x>", "done"]));
-        let fences: Vec<_> = text.lines().filter(|line| line.starts_with("``````")).collect();
-        assert_eq!(fences, ["``````text", "``````"]);
-    }
-
-    #[test]
-    fn names_and_messages_are_text_and_nothing_else() {
+    fn details_are_the_last_lines_however_many_there_are() {
+        assert_eq!(details(&failing(Vec::new())), "");
+        let short = details(&failing(vec!["one".into(), "``` @two".into()]));
         assert_eq!(
-            plain("[click](http://x) @alice #1 <b> a|b `c`\n**d** ![i](u)\u{7}"),
-            "\\[click\\]\\(http://x\\) &#64;alice &#35;1 &lt;b\\> a\\|b \\`c\\` \\*\\*d\\*\\* \
-             \\!\\[i\\]\\(u\\)"
+            short,
+            "The last lines of step `@all` of task `te|st`:\n\n````text\none\n``` @two\n````\n"
         );
-        let mut text = String::new();
-        failing_step(&mut text, &failing(&[]));
-        assert_eq!(text, "Step &#64;all of task te\\|st failed.\n\n");
+        let long =
+            details(&failing((0..1_000).map(|n| format!("{n} {}", "🦀".repeat(120))).collect()));
+        assert!(long.len() <= TEXT && long.len() > TEXT - 1_000, "{}", long.len());
+        assert!(long.contains("\n999 ") && long.ends_with("\n```\n"));
     }
 
     #[test]
-    fn a_long_text_is_cut_at_a_character() {
-        assert_eq!(cut("äöü", 3), "äöü");
-        assert_eq!(cut("äöüß", 3), "äö…");
+    fn a_title_is_one_line_that_is_cut_between_characters() {
+        assert_eq!(one_line("a\nb\u{202E}c\td"), "a bc d");
+        let exactly = "🦀".repeat(TITLE);
+        assert_eq!(one_line(&exactly), exactly);
+        let cut = one_line(&format!("{exactly}x"));
+        assert_eq!(cut, "🦀".repeat(TITLE - 1) + "…");
+    }
+
+    #[test]
+    fn a_table_of_hostile_tasks_is_a_table_within_the_limit() {
+        let mut run: Run = serde_json::from_value(serde_json::json!({
+            "key": "k", "version": 1, "tenant": "default",
+            "repo": { "connection": "scm", "id": "1", "name": "acme/api" },
+            "workflow": crate::WorkflowId::registered("ci"), "trigger": "push", "event": "e",
+            "order": 1, "subject": "refs/heads/main", "attempt": "", "commit": null,
+            "reference": null, "origin": { "digest": "d" }, "name": "ci-1", "sink": "sink",
+            "pipelineRun": {}, "state": RunState::Failed,
+            "createdAt": jiff::Timestamp::UNIX_EPOCH,
+        }))
+        .unwrap();
+        run.message = "`x` <b> @all | \n# heading".repeat(1_000);
+        let name: Arc<str> = "a|b`c\n@all ".repeat(1_000).into();
+        run.remarks = (0..100).map(|n| (format!("{n}{name}"), name.to_string())).collect();
+        run.tasks = (0..5_000)
+            .map(|_| crate::TaskStatus {
+                name: Arc::clone(&name),
+                phase: TaskPhase::Failed,
+                message: String::new(),
+                started_at: Some(jiff::Timestamp::UNIX_EPOCH),
+                finished_at: jiff::Timestamp::from_second(3_725).ok(),
+                link: Some("https://ci.example.com/x".into()),
+                steps: Vec::new(),
+            })
+            .collect();
+        let text = summary(&run);
+        assert!(text.len() <= TEXT, "{}", text.len());
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with('|')).collect();
+        assert_eq!(rows.len(), TASKS + 2);
+        assert!(rows.iter().all(|row| row.matches('|').count() == 4), "{}", rows[2]);
+        assert!(
+            rows[2].ends_with("](<https://ci.example.com/x>) | **failed** | 1h 2m 5s |"),
+            "{}",
+            rows[2]
+        );
+        assert!(text.contains("4800 more tasks are not shown"));
+        assert!(text.ends_with("trigger `push`.\n"));
     }
 
     #[test]

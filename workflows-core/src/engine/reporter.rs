@@ -5,15 +5,21 @@
 //! the call and its record makes one more call, and after an outage the host is told the present
 //! state, not the history.
 
+use jiff::SignedDuration;
+
 use super::{backoff, core::Core, presentation};
 use crate::{
     Error, ErrorKind, Result,
-    repo::{ReportedStatus, Status, StatusState},
+    repo::{EarlierReport, ReportedStatus, Status, StatusState},
     source::Connections,
     store::{
         Claim, Committed, Effects, ShownStatus, StatusKey, StatusRecord, StatusSubject, WorkKey,
     },
 };
+
+/// For how long a host may not know a commit. It may tell of one before all of it knows that one,
+/// and hosts that come back from an outage do not know much at first.
+const UNKNOWN: SignedDuration = SignedDuration::from_hours(6);
 
 /// Drives the status of a claim to what it should show.
 pub(crate) async fn run(core: &Core, claim: &Claim) -> Result<Committed> {
@@ -50,10 +56,15 @@ pub(crate) async fn run(core: &Core, claim: &Claim) -> Result<Committed> {
         id,
         at: now,
     };
-    let known = record.shown.as_ref().map(|shown| shown.id.clone());
+    let known = record.shown.as_ref().map(|shown| shown.id.clone()).filter(|id| !id.is_empty());
+    let earlier = EarlierReport {
+        id: known.as_deref(),
+        // What was given up may have reached the host, too.
+        may_have_reached: claim.attempts > 1 || record.error.is_some(),
+    };
     let mut after = record.clone();
     after.updated_at = now;
-    match report(core, key, &wanted, known.as_deref()).await {
+    match report(core, key, &wanted, earlier).await {
         Ok(reported) => {
             after.shown = Some(show(reported.id));
             after.error = None;
@@ -86,8 +97,8 @@ async fn wanted(core: &Core, record: &StatusRecord) -> Result<Option<Status>> {
             let run = core.store.run(&key.tenant, run).await?;
             Ok(run.map(|run| presentation::of_run(key, &run)))
         }
-        StatusSubject::Note { state, title, summary } => {
-            Ok(Some(presentation::of_note(key, *state, title, summary)))
+        StatusSubject::Note { state, title, summary, actions } => {
+            Ok(Some(presentation::of_note(key, *state, title, summary, actions)))
         }
     }
 }
@@ -96,7 +107,7 @@ async fn report(
     core: &Core,
     key: &StatusKey,
     status: &Status,
-    shown: Option<&str>,
+    earlier: EarlierReport<'_>,
 ) -> Result<ReportedStatus> {
     let connection = core.connections.repository(&key.tenant, &key.repo.connection, &key.repo.name);
     let connection = core.call("connect to the repository", connection).await?;
@@ -104,13 +115,18 @@ async fn report(
         Error::unsupported("show a status", "the connection shows no statuses")
             .with("connection", &key.repo.connection)
     })?;
-    core.call("show a status", reporter.report(status, shown)).await
+    core.call("show a status", reporter.report(status, earlier)).await
 }
 
 /// What cannot be shown is recorded as such until the run changes again. Faults that pass are tried
 /// again for a long time; so is a refusal, for the credentials may be mended meanwhile.
 fn is_given_up(core: &Core, claim: &Claim, error: &Error) -> bool {
     let age = core.clock.now().duration_since(claim.since);
-    let may_pass = error.kind().is_retryable() || error.kind() == ErrorKind::Denied;
-    !may_pass || age > core.options.status_max_age
+    match error.kind() {
+        ErrorKind::NotFound => age > UNKNOWN.min(core.options.status_max_age),
+        kind if kind.is_retryable() || kind == ErrorKind::Denied => {
+            age > core.options.status_max_age
+        }
+        _ => true,
+    }
 }

@@ -6,12 +6,12 @@ use futures::FutureExt;
 use tracing::Instrument;
 
 use super::{
-    backoff, core::Core, dispatcher, matcher, metrics::error_label, observer, outbox, reporter,
-    scheduler,
+    answers, backoff, core::Core, dispatcher, matcher, metrics::error_label, observer, outbox,
+    reporter, scheduler,
 };
 use crate::{
     Error, Result,
-    store::{Claim, Committed, Release, Stage, WorkKey},
+    store::{Claim, CommentKey, Committed, Release, Stage, WorkKey},
 };
 
 /// What became of a claim.
@@ -52,7 +52,11 @@ async fn work(core: &Core, claim: &Claim) -> Result<Committed> {
     match claim.work.stage {
         Stage::Dispatch => dispatcher::run(core, claim).await,
         Stage::Observe => observer::run(core, claim).await,
-        Stage::Report => reporter::run(core, claim).await,
+        Stage::Report => match &claim.work.key {
+            WorkKey::Acknowledgement { event } => answers::acknowledge(core, claim, event).await,
+            WorkKey::Comment { comment } => answers::keep_up_to_date(core, claim, comment).await,
+            _ => reporter::run(core, claim).await,
+        },
         Stage::Notify => outbox::run(core, claim).await,
         Stage::Schedule => scheduler::run(core, claim).await,
         Stage::Match => matcher::run(core, claim).await,
@@ -98,6 +102,7 @@ fn span(claim: &Claim) -> tracing::Span {
         event = tracing::field::Empty,
         attempt = tracing::field::Empty,
         status = tracing::field::Empty,
+        comment = tracing::field::Empty,
         notifier = tracing::field::Empty,
     );
     match &claim.work.key {
@@ -110,6 +115,13 @@ fn span(claim: &Claim) -> tracing::Span {
         }
         WorkKey::Status { status } => {
             span.record("status", format!("{} {}", status.commit.short(), status.context));
+        }
+        WorkKey::Acknowledgement { event } => {
+            span.record("event", event.as_str());
+        }
+        WorkKey::Comment { comment } => {
+            let CommentKey { repo, pull_request, purpose } = comment;
+            span.record("comment", format!("{} {pull_request} {}", repo.name, purpose.as_str()));
         }
         WorkKey::Outbox { run, notifier } => {
             span.record("run", run.as_str());

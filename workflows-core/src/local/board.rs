@@ -49,6 +49,7 @@ impl Board {
             message: String::new(),
             started_at: None,
             finished_at: None,
+            link: None,
             steps: task
                 .steps
                 .iter()

@@ -35,10 +35,10 @@ pub use self::{
         StatusQuery,
     },
     work::{
-        Claim, ClaimRequest, Claimed, Committed, Effects, GroupExpectation, GroupMember,
-        GroupSnapshot, Lease, NewWork, NotificationState, OutboxNotification, Release, RunChange,
-        ShownStatus, Stage, StatusDesire, StatusKey, StatusRecord, StatusSubject,
-        SubjectCorrection, Work, WorkKey,
+        Claim, ClaimRequest, Claimed, CommentKey, CommentPurpose, Committed, Effects,
+        GroupExpectation, GroupMember, GroupSnapshot, Lease, NewWork, NotificationState,
+        OutboxNotification, Release, RunChange, ShownStatus, Stage, StatusDesire, StatusKey,
+        StatusRecord, StatusSubject, SubjectCorrection, Work, WorkKey,
     },
 };
 use crate::{

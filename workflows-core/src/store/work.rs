@@ -9,7 +9,10 @@ use serde_json::Value;
 use super::{CursorMove, DecisionBatch};
 use crate::{
     Approval, CommitId, DeliveryKey, EventKey, GroupKey, NotifierName, RepoRef, Run, RunKey,
-    RunState, Tenant, Transition, event::SubjectKey, repo::StatusState, run::GroupMembership,
+    RunState, Tenant, Transition,
+    event::SubjectKey,
+    repo::{StatusAction, StatusState},
+    run::GroupMembership,
     workflow::Strategy,
 };
 
@@ -25,7 +28,7 @@ pub enum Stage {
     Dispatch,
     /// A run whose state is to be looked at: observer.
     Observe,
-    /// A status that is to be driven to what it should show: reporter.
+    /// What a host should show: a status, the answer to a command. Reporter and answers.
     Report,
     /// Notifications about a run for one notifier: reporter.
     Notify,
@@ -80,6 +83,17 @@ pub enum WorkKey {
     Status {
         /// The status.
         status: StatusKey,
+    },
+    /// That the author of a comment is told whether its commands were carried out.
+    /// [`Stage::Report`].
+    Acknowledgement {
+        /// The comment's event.
+        event: EventKey,
+    },
+    /// A comment that is kept up to date. [`Stage::Report`].
+    Comment {
+        /// The comment.
+        comment: CommentKey,
     },
     /// The notifications about a run for a notifier. [`Stage::Notify`].
     Outbox {
@@ -366,6 +380,36 @@ pub struct StatusKey {
     pub context: Arc<str>,
 }
 
+/// The identity of a comment that is kept up to date: one for a purpose on a pull request.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CommentKey {
+    /// The repository.
+    pub repo: RepoRef,
+    /// The pull request.
+    pub pull_request: u64,
+    /// What it is for.
+    pub purpose: CommentPurpose,
+}
+
+/// What a comment that is kept up to date is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum CommentPurpose {
+    /// It tells what came of commands, once one of them could not be carried out.
+    Commands,
+}
+
+impl CommentPurpose {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Commands => "commands",
+        }
+    }
+}
+
 /// What a status should show.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -398,6 +442,9 @@ pub enum StatusSubject {
         title: String,
         /// Markdown.
         summary: String,
+        /// What people are offered to do.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        actions: Vec<StatusAction>,
     },
 }
 

@@ -156,6 +156,7 @@ impl TaskRun {
             message: first_line(message),
             started_at: self.status.start_time,
             finished_at: self.status.completion_time,
+            link: None,
             steps: self.status.steps.iter().map(step).collect(),
         }
     }
@@ -244,6 +245,7 @@ fn waiting(name: &str, phase: TaskPhase, message: &str) -> TaskStatus {
         message: first_line(message),
         started_at: None,
         finished_at: None,
+        link: None,
         steps: Vec::new(),
     }
 }

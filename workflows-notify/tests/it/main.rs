@@ -54,6 +54,7 @@ fn failed() -> RunView {
         step: "run".into(),
         exit_code: Some(1),
         last_lines: vec!["left: 1".into(), "\u{1b}[2Jright: 2".into()],
+        annotations: Vec::new(),
     });
     run
 }
@@ -97,6 +98,7 @@ async fn progress_says_what_runs_and_how_much_is_done() {
             message: String::new(),
             started_at: None,
             finished_at: None,
+            link: None,
             steps: Vec::new(),
         })
         .collect();

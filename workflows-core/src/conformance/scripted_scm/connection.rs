@@ -19,9 +19,9 @@ use crate::{
     hash_of,
     repo::{
         ChangedFile, CloneCredentials, Commenter, CommitInfo, DeliveredPayload, DeliveryLog,
-        Directory, DirectoryEntry, EntryKind, History, ListOptions, LoggedDelivery, Permissions,
-        PullRequests, ReadLimit, RefPosition, RepoLinks, ReportedStatus, Status, StatusReporter,
-        Webhook, WebhookAdmin,
+        Directory, DirectoryEntry, EarlierReport, EntryKind, History, ListOptions, LoggedDelivery,
+        Permissions, PullRequests, ReadLimit, RefPosition, RepoLinks, ReportedStatus, Status,
+        StatusReporter, Webhook, WebhookAdmin,
     },
 };
 
@@ -295,7 +295,7 @@ impl CloneCredentials for ScriptedConnection {
 impl StatusReporter for ScriptedConnection {
     /// A status whose owner is the one that shows and that would go backwards is refused, as
     /// careful hosts do; a status of another owner replaces it.
-    async fn report(&self, status: &Status, _shown: Option<&str>) -> Result<ReportedStatus> {
+    async fn report(&self, status: &Status, _earlier: EarlierReport<'_>) -> Result<ReportedStatus> {
         let about = format!("{} {} {:?}", status.commit, status.context, status.state);
         self.call(ScmCall::ReportStatus, about, |repo| {
             repo.commit(&status.commit)?;

@@ -6,7 +6,7 @@ use super::{ScmCall, ScriptedScm};
 use crate::{
     Capability, CommitId, ErrorKind, RepoConnection, ScmDriver, SubjectClaim,
     event::{Before, PullRequestState},
-    repo::{FileChange, ListOptions, ReadLimit, Status, StatusState},
+    repo::{EarlierReport, FileChange, ListOptions, ReadLimit, Status, StatusState},
 };
 
 async fn connect(scm: &ScriptedScm, repo: &str) -> Arc<dyn RepoConnection> {
@@ -20,6 +20,9 @@ fn status(commit: CommitId, state: StatusState, external_id: &str) -> Status {
         state,
         title: String::new(),
         summary: String::new(),
+        details: String::new(),
+        annotations: Vec::new(),
+        actions: Vec::new(),
         link: None,
         external_id: external_id.into(),
         started_at: None,
@@ -127,11 +130,18 @@ async fn a_status_never_goes_backwards_within_its_owner() {
     let head = repo.head("main");
     let connection = connect(&scm, "acme/api").await;
     let reporter = connection.status_reporter().unwrap();
-    reporter.report(&status(head.clone(), StatusState::Success, "run-1"), None).await.unwrap();
-    let backwards =
-        reporter.report(&status(head.clone(), StatusState::Queued, "run-1"), None).await;
+    reporter
+        .report(&status(head.clone(), StatusState::Success, "run-1"), EarlierReport::default())
+        .await
+        .unwrap();
+    let backwards = reporter
+        .report(&status(head.clone(), StatusState::Queued, "run-1"), EarlierReport::default())
+        .await;
     assert_eq!(backwards.unwrap_err().kind(), ErrorKind::Conflict);
-    reporter.report(&status(head.clone(), StatusState::Queued, "run-2"), None).await.unwrap();
+    reporter
+        .report(&status(head.clone(), StatusState::Queued, "run-2"), EarlierReport::default())
+        .await
+        .unwrap();
     assert_eq!(repo.status_history(&head, "w/ci").len(), 2);
 }
 
@@ -146,7 +156,7 @@ async fn a_lost_answer_leaves_its_work_done() {
     let lost = connection
         .status_reporter()
         .unwrap()
-        .report(&status(head.clone(), StatusState::Success, "run-1"), None)
+        .report(&status(head.clone(), StatusState::Success, "run-1"), EarlierReport::default())
         .await;
     assert_eq!(lost.unwrap_err().kind(), ErrorKind::Transient);
     assert_eq!(repo.status(&head, "w/ci").unwrap().state, StatusState::Success);

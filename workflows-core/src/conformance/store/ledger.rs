@@ -232,6 +232,7 @@ pub(crate) fn planned(name: &str, event: &str, order: i64, at: Timestamp) -> Run
         tasks: Vec::new(),
         results: Vec::new(),
         failure: None,
+        secrets: Vec::new(),
         remarks: BTreeMap::new(),
         notify: Vec::new(),
         status_context: None,
@@ -295,6 +296,7 @@ pub(super) fn desire(order: i64, title: &str) -> StatusDesire {
         state: StatusState::Queued,
         title: title.into(),
         summary: String::new(),
+        actions: Vec::new(),
     };
     StatusDesire { key: status_key(), order, subject }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::{Batch, Done, Ledger, query, rows::parse};
 use crate::{
     EventKey, GroupKey, RunKey, Tenant,
-    store::{CursorMove, Effects, Lease, StatusKey, WorkKey},
+    store::{CommentKey, CursorMove, Effects, Lease, StatusKey, WorkKey},
 };
 
 impl<C: Ledger> Batch<C> {
@@ -55,9 +55,15 @@ fn things(effects: &Effects) -> BTreeSet<String> {
 /// Names of things. Work goes by the name of what it is about.
 fn work(tenant: &Tenant, key: &WorkKey) -> String {
     match key {
-        WorkKey::Event { event, .. } => self::event(tenant, event),
+        WorkKey::Event { event, .. } | WorkKey::Acknowledgement { event } => {
+            self::event(tenant, event)
+        }
         WorkKey::Run { run } | WorkKey::Outbox { run, .. } => self::run(tenant, run),
         WorkKey::Status { status } => self::status(status),
+        WorkKey::Comment { comment } => {
+            let CommentKey { repo, pull_request, purpose } = comment;
+            format!("comment/{tenant}/{}/{pull_request}/{}", repo.id, purpose.as_str())
+        }
     }
 }
 

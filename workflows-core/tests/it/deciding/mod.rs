@@ -1,5 +1,6 @@
 //! From events to decisions and planned runs, as conversations between people, a host and the engine.
 
+mod answers;
 mod commands;
 mod definitions;
 mod fairness;

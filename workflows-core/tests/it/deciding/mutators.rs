@@ -111,7 +111,7 @@ async fn a_veto_is_a_recorded_refusal_with_its_reason() {
     assert!(world.sink.created().is_empty());
     let status = world.status(&world.repo.head("main"), "workflows/ci");
     assert_eq!(status.title, "the platform does not allow this run");
-    assert_eq!(status.summary, "Denied by the rule: the freeze lasts until Monday");
+    assert_eq!(status.summary, "Denied by the rule: `the freeze lasts until Monday`");
     let explained = world.explained(&event.key).await;
     assert!(explained.contains("ci/push: denied: the freeze lasts until Monday"), "{explained}");
 }

@@ -17,6 +17,7 @@ fn task(name: &str, phase: TaskPhase, exit_code: Option<i32>) -> TaskStatus {
         message: String::new(),
         started_at: None,
         finished_at: None,
+        link: None,
         steps: vec![StepStatus { name: "run".into(), exit_code }],
     }
 }
@@ -45,10 +46,37 @@ async fn a_failed_run_tells_the_step_and_its_last_lines() {
     assert_eq!(failed.state, RunState::Failed);
     let failure = failed.failure.unwrap();
     assert_eq!((&*failure.task, &*failure.step, failure.exit_code), ("test", "run", Some(3)));
-    assert_eq!(failure.last_lines, ["[31mtwo", "thr\u{fffd}ee"]);
+    assert_eq!(failure.last_lines, ["two", "thr\u{fffd}ee"]);
     let shown = world.shown(&run).await.unwrap();
     assert_eq!(shown.title, "Failed in test/run (exit code 3)");
-    assert!(shown.summary.contains("thr\u{fffd}ee"), "{}", shown.summary);
+    assert!(shown.details.contains("thr\u{fffd}ee"), "{}", shown.details);
+}
+
+#[tokio::test]
+async fn what_a_run_was_given_does_not_leave_with_its_log() {
+    let world = World::new();
+    let run = world.running(|_| {}).await;
+    let token = "token-of-acme/api";
+    assert!(!format!("{:?}", world.run(&run).await).contains(token), "it is not in the ledger");
+    let log = format!("clone {token}\nsrc/a.c:3:7: error: bad token {token}x\n");
+    let step = LogRef { task: "test".into(), step: "run".into() };
+    world.sink.set_log(&run, &step, log);
+    let mut failed = task("test", TaskPhase::Failed, Some(1));
+    failed.message = format!("it wrote {token}");
+    // Another process, which never saw the credential, sees the end.
+    let another = world.another_engine();
+    world.sink.set_status(&run, status(RunPhase::Failed, vec![failed]));
+    world.clock.advance(SECONDS(30));
+    another.run_until_idle().await.unwrap();
+
+    let failure = world.run(&run).await.failure.unwrap();
+    assert_eq!(failure.last_lines, ["clone ***", "src/a.c:3:7: error: bad token ***x"]);
+    let shown = world.shown(&run).await.unwrap();
+    assert_eq!(shown.annotations.len(), 1);
+    let annotation = &shown.annotations[0];
+    assert_eq!((&*annotation.path, annotation.start_line), ("src/a.c", 3));
+    assert_eq!(annotation.message, "bad token ***x");
+    assert!(!format!("{:?} {shown:?}", world.run(&run).await).contains(token));
 }
 
 #[tokio::test]

@@ -258,6 +258,7 @@ impl World {
             tasks: Vec::new(),
             results: Vec::new(),
             failure: None,
+            secrets: Vec::new(),
             remarks: Default::default(),
             notify: Vec::new(),
             status_context: Some("workflows/ci".into()),
