@@ -149,11 +149,11 @@ impl RepoConnection for GitHubRepository {
     }
 
     fn status_reporter(&self) -> Option<&dyn StatusReporter> {
-        None
+        (!self.api.is_anonymous()).then_some(self as _)
     }
 
     fn commenter(&self) -> Option<&dyn Commenter> {
-        None
+        (!self.api.is_anonymous()).then_some(self as _)
     }
 
     fn webhook_admin(&self) -> Option<&dyn WebhookAdmin> {

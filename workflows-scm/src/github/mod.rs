@@ -21,7 +21,12 @@ pub(crate) mod api;
 mod authorization;
 mod budget;
 mod changes;
+mod check_action;
+mod checks;
 mod clone_credentials;
+mod comment_id;
+mod comments;
+mod commit_statuses;
 mod conditional;
 mod connection;
 mod credentials;
@@ -32,7 +37,9 @@ mod permissions;
 mod pull_request;
 mod pull_requests;
 mod refs;
+mod reporter;
 mod route;
+mod text;
 mod transport;
 mod trees;
 
@@ -125,7 +132,11 @@ impl ScmDriver for GitHubDriver {
     fn capabilities(&self) -> Capabilities {
         let mut offered = vec![Capability::History, Capability::PullRequests];
         if !self.api.is_anonymous() {
-            offered.push(Capability::Permissions);
+            offered.extend([
+                Capability::Permissions,
+                Capability::StatusReporter,
+                Capability::Commenter,
+            ]);
         }
         if self.api.mints() {
             offered.push(Capability::CloneCredentials);
