@@ -5,6 +5,8 @@ mod failure;
 mod listen;
 mod options;
 mod schema;
+#[cfg(all(test, feature = "conformance"))]
+mod tests;
 mod writer;
 
 use std::sync::Arc;
@@ -21,7 +23,7 @@ pub use self::options::{PostgresOptions, PostgresTls, StoreTime};
 use self::{
     failure::{database_error, into_error},
     listen::Bulletin,
-    writer::{Asked, Reader, Writer},
+    writer::{Asked, Reader, Writer, acquire},
 };
 use super::{
     StoreLimits,
@@ -86,7 +88,7 @@ impl PostgresStore {
             .connect_lazy_with(connect.clone());
         let opening = |error| database_error("open the ledger", &place, error);
         let own = {
-            let mut db = pool.acquire().await.map_err(opening)?;
+            let mut db = acquire(&pool).await.map_err(opening)?;
             check_server(&mut db, &place).await?;
             schema::migrate(&mut db, &options.schema, &place).await?;
             let number = query("SELECT nextval('serials')").answer(&mut *db).await;
@@ -196,6 +198,9 @@ async fn check_server(db: &mut PgConnection, place: &str) -> Result<()> {
 }
 
 impl SqlStore for PostgresStore {
+    /// Each row takes some questions across the network.
+    const PRUNED_AT_ONCE: u32 = 25;
+
     type Reader<'s> = Reader<'s>;
 
     fn reader(&self) -> Reader<'_> {

@@ -8,13 +8,17 @@ use super::{
     Batch, Done, Ledger, Value, locks, nanos, query,
     rows::{json, parse, tenant_of},
 };
-use crate::store::{DELIVERY_MEMORY, Prune, Pruned, Stage, StatusKey, StatusRecord, WorkKey};
+use crate::store::{
+    DELIVERY_MEMORY, Prune, Pruned, RunsToKeep, Stage, StatusKey, StatusRecord, WorkKey,
+};
 
 impl<C: Ledger> Batch<C> {
     pub(crate) async fn prune(&mut self, prune: &Prune) -> Done<Pruned> {
-        self.db.begin_intake().await?;
         let batch = i64::from(prune.batch.max(1));
-        let runs = self.prune_runs(prune, batch).await?;
+        // What takes a question for each workflow is asked before intake has to wait.
+        let old = self.old_runs(prune, batch).await?;
+        self.db.begin_intake().await?;
+        let runs = self.remove_runs(old, batch).await?;
         let events = self.prune_events(prune, batch).await?;
         let observations = self.prune_observations(prune, batch).await?;
         let payloads = self.prune_payloads(prune, batch).await?;
@@ -48,22 +52,11 @@ impl<C: Ledger> Batch<C> {
         if C::SHARED { self.db.lock(BTreeSet::from([thing])).await } else { Ok(()) }
     }
 
-    async fn prune_runs(&mut self, prune: &Prune, batch: i64) -> Done<u64> {
+    async fn old_runs(&mut self, prune: &Prune, batch: i64) -> Done<Vec<i64>> {
         let mut ids = Vec::new();
         for keep in &prune.runs_per_workflow {
-            let over: Vec<i64> = query(
-                "SELECT id FROM (SELECT id, finished_at, row_number() OVER (ORDER BY id DESC) \
-                 AS place FROM runs WHERE tenant = $1 AND workflow = $2 \
-                 AND workflow_repo IS NOT DISTINCT FROM $3 AND terminal = 1) AS ended WHERE place > $4 OR finished_at < $5 ORDER BY id",
-            )
-            .bind(keep.tenant.as_str())
-            .bind(&*keep.workflow.name)
-            .bind(keep.workflow.repo.as_ref().map(|repo| repo.as_str()))
-            .bind(keep.runs.map_or(i64::MAX, i64::from))
-            .bind(keep.ended_since.map_or(i64::MIN, nanos))
-            .values(&mut self.db)
-            .await?;
-            ids.extend(over);
+            ids.extend(self.beyond_its_number(keep, batch).await?);
+            ids.extend(self.beyond_its_age(keep, batch).await?);
         }
         let old = self
             .ids(
@@ -77,6 +70,10 @@ impl<C: Ledger> Batch<C> {
         ids.extend(old);
         ids.sort_unstable();
         ids.dedup();
+        Ok(ids)
+    }
+
+    async fn remove_runs(&mut self, ids: Vec<i64>, batch: i64) -> Done<u64> {
         let mut removed = 0;
         for id in ids {
             if removed == batch.unsigned_abs() {
@@ -87,12 +84,55 @@ impl<C: Ledger> Batch<C> {
         Ok(removed)
     }
 
+    /// The oldest runs of a workflow that keeps so many.
+    async fn beyond_its_number(&mut self, keep: &RunsToKeep, batch: i64) -> Done<Vec<i64>> {
+        let Some(runs) = keep.runs else { return Ok(Vec::new()) };
+        query(
+            "SELECT r.id FROM runs r WHERE r.tenant = $1 AND r.workflow = $2 \
+             AND r.workflow_repo IS NOT DISTINCT FROM $3 AND r.terminal = 1 \
+             AND r.id <= (SELECT n.id FROM runs n WHERE n.tenant = $1 AND n.workflow = $2 \
+             AND n.workflow_repo IS NOT DISTINCT FROM $3 AND n.terminal = 1 \
+             ORDER BY n.id DESC LIMIT 1 OFFSET $4) \
+             AND NOT EXISTS (SELECT 1 FROM notifications n WHERE n.tenant = r.tenant \
+             AND n.run = r.key AND n.state = 'pending') ORDER BY r.id LIMIT $5",
+        )
+        .bind(keep.tenant.as_str())
+        .bind(&*keep.workflow.name)
+        .bind(keep.workflow.repo.as_ref().map(|repo| repo.as_str()))
+        .bind(runs)
+        .bind(batch)
+        .values(&mut self.db)
+        .await
+    }
+
+    /// The oldest runs of a workflow that keeps them for so long. One that ended before an instant was
+    /// made before it, too, which an index knows.
+    async fn beyond_its_age(&mut self, keep: &RunsToKeep, batch: i64) -> Done<Vec<i64>> {
+        let Some(since) = keep.ended_since else { return Ok(Vec::new()) };
+        query(
+            "SELECT r.id FROM runs r WHERE r.tenant = $1 AND r.workflow = $2 \
+             AND r.workflow_repo IS NOT DISTINCT FROM $3 AND r.terminal = 1 \
+             AND r.created_at < $4 AND r.finished_at < $4 \
+             AND NOT EXISTS (SELECT 1 FROM notifications n WHERE n.tenant = r.tenant \
+             AND n.run = r.key AND n.state = 'pending') ORDER BY r.created_at LIMIT $5",
+        )
+        .bind(keep.tenant.as_str())
+        .bind(&*keep.workflow.name)
+        .bind(keep.workflow.repo.as_ref().map(|repo| repo.as_str()))
+        .bind(nanos(since))
+        .bind(batch)
+        .values(&mut self.db)
+        .await
+    }
+
     /// Removes a run, unless something about it is still to be done.
     async fn remove_run(&mut self, id: i64) -> Done<bool> {
         let row = query("SELECT tenant, key FROM runs WHERE id = $1")
             .bind(id)
-            .fetch_one(&mut self.db)
+            .fetch_optional(&mut self.db)
             .await?;
+        // Another replica was quicker.
+        let Some(row) = row else { return Ok(false) };
         let (tenant, key): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         self.keep(locks::run(&tenant_of(&tenant)?, &key.clone().into())).await?;
         let work = json(&WorkKey::run(key.clone().into()))?;

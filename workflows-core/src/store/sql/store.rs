@@ -8,11 +8,11 @@ use crate::{
     store::{Prune, Pruned, StoreLimits, wake::Wakers},
 };
 
-/// Rows that one transaction prunes, so that intake does not wait long behind it.
-const PRUNED_AT_ONCE: u32 = 100;
-
 /// What a store has besides its statements.
 pub(crate) trait SqlStore: Sync {
+    /// Rows of a kind that one transaction prunes, so that intake does not wait long behind it.
+    const PRUNED_AT_ONCE: u32;
+
     /// Its way of reading.
     type Reader<'s>: Sql
     where
@@ -40,7 +40,7 @@ pub(crate) trait SqlStore: Sync {
             let mut pruned = Pruned::default();
             let mut left = prune.batch.max(1);
             while left > 0 {
-                let batch = left.min(PRUNED_AT_ONCE);
+                let batch = left.min(Self::PRUNED_AT_ONCE);
                 left -= batch;
                 let part = Prune { batch, ..prune.clone() };
                 let Answer::Pruned(part) = self.ask(Ask::Prune(Box::new(part))).await? else {

@@ -314,6 +314,8 @@ async fn payload_bytes(db: &mut SqliteConnection) -> Done<HashMap<Tenant, u64>> 
 }
 
 impl SqlStore for SqliteStore {
+    const PRUNED_AT_ONCE: u32 = 100;
+
     type Reader<'s> = &'s SqlitePool;
 
     fn reader(&self) -> &SqlitePool {
