@@ -12,7 +12,7 @@ use sqlx::{
 };
 use tokio::sync::Notify;
 
-use super::{PostgresOptions, connection::lock_class, failure::database_error};
+use super::{PostgresOptions, connection::lock_class, failure::database_error, writer::acquire};
 use crate::{
     Error, Result,
     store::{Stage, wake::Wakers},
@@ -112,6 +112,8 @@ impl Bulletin {
             .idle_timeout(None)
             .max_lifetime(None)
             .connect_lazy_with(self.connect.clone());
+        // The listener takes the connection that was made, which tells why when none can be.
+        drop(acquire(&pool).await?);
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.listen(&self.channel).await?;
         Ok(listener)

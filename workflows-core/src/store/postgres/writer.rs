@@ -8,7 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use sqlx::{Connection as _, PgPool, Postgres, pool::PoolConnection};
+use sqlx::{ConnectOptions as _, Connection as _, PgPool, Postgres, pool::PoolConnection};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -234,7 +234,7 @@ impl Writer {
                 Ok((answers, stages)) => return Ok(self.done(answers, stages)),
                 Err(Trouble::Failed(failure)) => failure,
                 Err(Trouble::Unheard { id, answers, stages, error }) => {
-                    match self.fate(asks, id.as_deref()).await {
+                    match self.fate(asks, &answers, id.as_deref()).await {
                         Fate::Committed => return Ok(self.done(answers, stages)),
                         Fate::RolledBack => error.into(),
                         Fate::Unknown => return Err(error.into()),
@@ -331,7 +331,7 @@ impl Writer {
     /// A connection; one that was seen to work, where the last did not.
     async fn connection(&self, tested: bool) -> Result<PoolConnection<Postgres>, sqlx::Error> {
         loop {
-            let mut connection = self.pool.acquire().await?;
+            let mut connection = acquire(&self.pool).await?;
             if !tested {
                 return Ok(connection);
             }
@@ -343,14 +343,14 @@ impl Writer {
     }
 
     /// What became of a transaction whose commit was not answered.
-    async fn fate(&self, asks: &[&Ask], id: Option<&str>) -> Fate {
+    async fn fate(&self, asks: &[&Ask], answers: &Answers, id: Option<&str>) -> Fate {
         let Some(id) = id else {
             // Of leases only: whatever became of them, asking again does no harm.
             return Fate::RolledBack;
         };
         for pause in [0, 50, 200, 500, 1_000, 2_000, 4_000] {
             tokio::time::sleep(Duration::from_millis(pause)).await;
-            match self.fate_now(asks, id).await {
+            match self.fate_now(asks, answers, id).await {
                 Ok(Some(fate)) => return fate,
                 Ok(None) => {}
                 Err(failure) => {
@@ -365,14 +365,14 @@ impl Writer {
     }
 
     /// `None` while it is under way: the server has not noticed that nobody listens.
-    async fn fate_now(&self, asks: &[&Ask], id: &str) -> Done<Option<Fate>> {
+    async fn fate_now(&self, asks: &[&Ask], answers: &Answers, id: &str) -> Done<Option<Fate>> {
         let db = &mut self.reader();
         let status: Option<Option<String>> =
             query("SELECT pg_xact_status($1::text::xid8)").bind(id).value(db).await?;
         Ok(match status.flatten().as_deref() {
             // A server that crashed may give an id that it lost to another transaction.
             Some("committed") => {
-                let left = self.left_its_mark(asks).await?;
+                let left = self.left_its_mark(asks, answers).await?;
                 Some(if left { Fate::Committed } else { Fate::RolledBack })
             }
             Some("aborted") => Some(Fate::RolledBack),
@@ -392,9 +392,10 @@ impl Writer {
     }
 
     /// Whether what only these operations can have written is there.
-    async fn left_its_mark(&self, asks: &[&Ask]) -> Done<bool> {
+    async fn left_its_mark(&self, asks: &[&Ask], answers: &Answers) -> Done<bool> {
         let db = &mut self.reader();
-        for ask in asks {
+        let accepted = asks.iter().zip(answers).filter(|(_, answer)| answer.is_ok());
+        for (ask, _) in accepted {
             match ask {
                 Ask::Admit { observations, .. } => {
                     let Some(first) = observations.first() else { continue };
@@ -418,6 +419,22 @@ impl Writer {
             }
         }
         Ok(true)
+    }
+}
+
+/// A connection of a pool. A pool that cannot connect tries again until its time is over, and says no
+/// more than that: so it is tried once more, to tell why.
+pub(super) async fn acquire(pool: &PgPool) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+    let late = match pool.acquire().await {
+        Err(late @ sqlx::Error::PoolTimedOut) => late,
+        other => return other,
+    };
+    if pool.size() >= pool.options().get_max_connections() {
+        return Err(late);
+    }
+    match tokio::time::timeout(GRACE, pool.connect_options().connect()).await {
+        Ok(Err(cause)) => Err(cause),
+        Ok(Ok(_)) | Err(_) => Err(late),
     }
 }
 

@@ -112,6 +112,13 @@ impl Query {
         &self.sql
     }
 
+    /// The same with text in front of it.
+    #[cfg(all(test, feature = "postgres", feature = "conformance"))]
+    pub(crate) fn explained(mut self, how: &str) -> Self {
+        self.sql.to_mut().insert_str(0, how);
+        self
+    }
+
     pub(crate) fn into_parts(self) -> (SqlStr, Vec<Value>) {
         let sql = match self.sql {
             Cow::Borrowed(text) => text.into_sql_str(),
