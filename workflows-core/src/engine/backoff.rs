@@ -19,6 +19,8 @@ pub(crate) fn release(claim: &Claim, error: &Error, now: Timestamp) -> Release {
     let salt = claim.lease.id.to_string();
     let not_before = match error.kind() {
         ErrorKind::Conflict if claim.attempts <= CONFLICTS_AT_ONCE => None,
+        // Somebody else got on meanwhile. Who waits for longer each time loses to those who do not.
+        ErrorKind::Conflict => Some(next_try(error, 1, &format!("{salt} {}", claim.attempts), now)),
         _ => Some(next_try(error, claim.attempts, &salt, now)),
     };
     Release { not_before, error: Some(error.to_string()) }
@@ -52,6 +54,10 @@ pub(crate) fn before(now: Timestamp, by: SignedDuration) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        Tenant,
+        store::{Lease, Stage, Work, WorkKey},
+    };
 
     fn wait(error: &Error, attempts: u32) -> SignedDuration {
         let now = Timestamp::UNIX_EPOCH;
@@ -66,6 +72,31 @@ mod tests {
             let waited = wait(&error, attempts);
             assert!(waited <= most && waited >= most / 4 * 3, "{attempts}: {waited}");
             assert_eq!(waited, wait(&error, attempts), "it is the same each time");
+        }
+    }
+
+    #[test]
+    fn a_conflict_is_tried_again_at_once_and_then_within_a_second_however_often() {
+        let error = Error::conflict("commit", "a group has changed");
+        for attempts in [1, 5, 6, 12, 4_000] {
+            let claim = Claim {
+                work: Work {
+                    tenant: Tenant::default(),
+                    stage: Stage::Schedule,
+                    key: WorkKey::run("a".to_owned().into()),
+                    detail: serde_json::Value::Null,
+                },
+                lease: Lease { id: 7, token: 1, until: Timestamp::UNIX_EPOCH },
+                attempts,
+                since: Timestamp::UNIX_EPOCH,
+                last_error: None,
+            };
+            let release = release(&claim, &error, Timestamp::UNIX_EPOCH);
+            let waits = release.not_before.map(|at| at.duration_since(Timestamp::UNIX_EPOCH));
+            match attempts {
+                ..=5 => assert_eq!(waits, None),
+                _ => assert!(waits.is_some_and(|waits| waits <= FIRST), "{attempts}: {waits:?}"),
+            }
         }
     }
 
