@@ -12,9 +12,11 @@ mod scripted_scm;
 mod scripted_sink;
 pub mod sink;
 pub mod store;
+mod tapped_store;
 
 pub use self::{
     case::{Case, Failure, expect, expect_eq, expect_kind, failures},
     scripted_scm::{ScmCall, ScriptedRepo, ScriptedScm},
     scripted_sink::{Hold, ScriptedSink},
+    tapped_store::{StoreCall, StoreTap, TappedStore},
 };

@@ -207,6 +207,16 @@ impl ScriptedSink {
         self.tell(key);
     }
 
+    /// Forgets every run, and all that was asked of it so far.
+    pub fn forget_everything(&self) {
+        let mut script = self.script();
+        script.runs.clear();
+        script.created.clear();
+        script.ensured.clear();
+        script.cancels.clear();
+        script.logs.clear();
+    }
+
     /// What a step has written so far.
     pub fn set_log(&self, key: &RunKey, step: &LogRef, bytes: impl Into<Bytes>) {
         let place = (key.clone(), step.task.clone(), step.step.clone());

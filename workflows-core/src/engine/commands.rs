@@ -467,25 +467,32 @@ impl Given<'_> {
         let Some(snapshot) = snapshots.into_iter().find(|one| one.group == *group) else {
             return Ok(done(format!("nothing waits in {group}")));
         };
-        effects.groups.push(GroupExpectation {
-            tenant: tenant.clone(),
-            group: group.clone(),
-            version: snapshot.version,
-        });
-        let mut cleared = 0;
+        let mut cleared = Vec::new();
         for member in snapshot.members.iter().filter(|one| one.state == RunState::Queued) {
-            let Some(run) = self.core.store.run(tenant, &member.run).await? else { continue };
-            if run.state != RunState::Queued {
-                continue;
-            }
+            let run = self.core.store.run(tenant, &member.run).await?;
+            cleared.extend(run.filter(|run| run.state == RunState::Queued));
+        }
+        // They go together: none of them is woken in another group for the end of the others.
+        let runs: Vec<&Run> = cleared.iter().collect();
+        let leaving = scheduler::leaving(&*self.core.store, tenant, &runs).await?;
+        effects.groups.extend(leaving.groups);
+        effects.work.extend(leaving.work);
+        if cleared.is_empty() {
+            effects.groups.push(GroupExpectation {
+                tenant: tenant.clone(),
+                group: group.clone(),
+                version: snapshot.version,
+            });
+        }
+        for run in &cleared {
             let mut after = run.clone();
             after.state = RunState::Expired;
             after.message = format!("{} cleared its queue", self.by);
             after.finished_at = Some(self.core.clock.now());
-            transition::follow(self.core, Some(&run), &after, effects).await?;
+            transition::follow(self.core, Some(run), &after, effects).await?;
             effects.changes.push(RunChange { run: after });
-            cleared += 1;
         }
+        let cleared = cleared.len();
         Ok(done(format!("{cleared} runs that waited in {group} were ended")))
     }
 

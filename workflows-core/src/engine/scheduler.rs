@@ -28,7 +28,7 @@ pub(crate) use self::{
 };
 use super::{core::Core, transition::follow};
 use crate::{
-    CancelMode, Error, GroupKey, Result, Run, RunKey, RunState, Store, Tenant, WorkflowId,
+    CancelMode, Error, Result, Run, RunKey, RunState, Store, Tenant, WorkflowId,
     run::{CancelReason, Cancellation},
     source::Connections,
     store::{
@@ -247,6 +247,7 @@ impl Scheduler<'_> {
                 None => CancelReason::SupersededBy(by.key.clone()),
             };
             let cancel = Cancellation { mode: *mode, reason, at: self.now, delivered: false };
+            scheduled.effects.corrections.extend(correction(&run, by));
             scheduled.change(&run, |run| run.cancel = Some(cancel));
             scheduled.effects.work.push(dispatch(&run));
         }
@@ -265,6 +266,7 @@ impl Scheduler<'_> {
             let run = self.store.run(&by.tenant, key).await?.ok_or_else(|| gone(key))?;
             // Somebody may wait behind it in a group that the newer run is not in.
             groups.read(self.store, &by.tenant, &[&run]).await?;
+            scheduled.effects.corrections.extend(correction(&run, by));
             scheduled.change(&run, |run| supersede(run, by, self.now));
         }
         for key in superseded {
@@ -272,32 +274,6 @@ impl Scheduler<'_> {
         }
         Ok(())
     }
-}
-
-/// What ends every run that waits in a group.
-pub(crate) async fn clear_queue(
-    store: &dyn Store,
-    tenant: &Tenant,
-    group: &GroupKey,
-    by: &str,
-    now: Timestamp,
-) -> Result<Scheduled> {
-    let mut scheduled = Scheduled::default();
-    let mut runs = Vec::new();
-    for snapshot in store.groups(tenant, std::slice::from_ref(group)).await? {
-        for member in snapshot.members.iter().filter(|one| one.state == RunState::Queued) {
-            runs.extend(store.run(tenant, &member.run).await?);
-        }
-    }
-    for run in &runs {
-        let message = format!("{by} cleared the queue");
-        scheduled.change(run, |run| end(run, RunState::Expired, message, now));
-    }
-    let left: Vec<&Run> = runs.iter().collect();
-    let leaving = leaving(store, tenant, &left).await?;
-    scheduled.effects.groups = leaving.groups;
-    scheduled.effects.work = leaving.work;
-    Ok(scheduled)
 }
 
 fn dispatch(run: &Run) -> NewWork {
@@ -325,7 +301,8 @@ fn supersede(run: &mut Run, by: &Run, now: Timestamp) {
 /// state.
 fn correction(run: &Run, newer: &Run) -> Option<SubjectCorrection> {
     let reference = run.reference.as_ref()?;
-    if !run.unchained || run.subject.as_str() != &**reference || newer.subject != run.subject {
+    let told_by_intake = newer.order > run.order;
+    if told_by_intake || run.subject.as_str() != &**reference || newer.subject != run.subject {
         return None;
     }
     Some(SubjectCorrection {

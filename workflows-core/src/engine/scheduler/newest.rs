@@ -1,8 +1,9 @@
 //! Which run of a group is the newest, by the order of the fact.
 //!
 //! The order of intake answers it nearly always: what is older than what is recorded is no event.
-//! It is in doubt only between two runs of one subject when the later one's place in the subject's
-//! chain could not be told at intake. Then ancestry answers, else the present head in the
+//! It is in doubt only between two runs of one subject when the chain of events from the one to the
+//! other has a gap: one whose place could not be told at intake, and what is chained to that one,
+//! may be older than all that came before. Then ancestry answers, else the present head in the
 //! repository, else the order of intake after all. Commit dates are never asked.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -10,7 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     CommitId, Error, ErrorKind, RepoConnection, Result, Run, RunKey, RunState, Store,
     source::Connections,
-    store::{GroupMember, GroupSnapshot, PageRequest, RunQuery},
+    store::{EventQuery, GroupMember, GroupSnapshot, PageRequest, RunQuery},
     workflow::Strategy,
 };
 
@@ -57,9 +58,36 @@ impl OrderOfFacts<'_> {
     pub(super) async fn newest(&self, run: &Run, groups: &[GroupSnapshot]) -> Result<Newest> {
         let mut newest = Newest::default();
         let mut present = None;
-        for rival in self.rivals(run, groups).await? {
+        let mut members: Vec<&GroupMember> = Vec::new();
+        for member in groups.iter().flat_map(|group| &group.members).filter(|member| {
+            member.run != run.key && member.repo == run.repo.id && member.subject == run.subject
+        }) {
+            if !members.iter().any(|known| known.run == member.run) {
+                members.push(member);
+            }
+        }
+        let ended = self.ended(run).await?;
+        let orders = members.iter().map(|member| member.order);
+        let gaps = self.gaps(run, orders.chain(ended.iter().map(|run| run.order)).min()).await?;
+        let mut rivals: Vec<Rival> = Vec::new();
+        for member in members {
+            if (member.order > run.order || gaps.between(member.order, run.order))
+                && let Some(found) = self.store.run(&run.tenant, &member.run).await?
+            {
+                rivals.push(Rival { run: found, ended: false });
+            }
+        }
+        rivals.extend(
+            ended
+                .into_iter()
+                .filter(|other| other.order > run.order || gaps.between(other.order, run.order))
+                .map(|run| Rival { run, ended: true }),
+        );
+        for rival in rivals {
             let came_later = (rival.run.order, &rival.run.key) > (run.order, &run.key);
-            let newer = if in_doubt(run, &rival.run) {
+            let gap = rival.run.order > run.order && rival.run.unchained
+                || gaps.between(rival.run.order, run.order);
+            let newer = if gap && may_differ(run, &rival.run) {
                 let told = self.is_newer(&rival.run, run, &mut present).await?;
                 told.unwrap_or(came_later)
             } else {
@@ -74,42 +102,44 @@ impl OrderOfFacts<'_> {
         Ok(newest)
     }
 
-    /// The runs of the same subject that may be newer or in doubt.
-    async fn rivals(&self, run: &Run, groups: &[GroupSnapshot]) -> Result<Vec<Rival>> {
-        let mut rivals: Vec<Rival> = Vec::new();
-        let members = groups.iter().flat_map(|group| &group.members);
-        for member in members.filter(|member| {
-            member.run != run.key
-                && member.repo == run.repo.id
-                && member.subject == run.subject
-                && (run.unchained || member.order > run.order)
-        }) {
-            if rivals.iter().any(|rival| rival.run.key == member.run) {
-                continue;
-            }
-            if let Some(found) = self.store.run(&run.tenant, &member.run).await? {
-                rivals.push(Rival { run: found, ended: false });
-            }
-        }
+    /// The runs of the same subject that were in a group of this one, when it has just been planned,
+    /// and have ended. A hundred of one subject and time is far more than there are.
+    async fn ended(&self, run: &Run) -> Result<Vec<Run>> {
         if run.state != RunState::Planned || run.groups.is_empty() {
-            return Ok(rivals);
+            return Ok(Vec::new());
         }
-        // Runs that came to the ledger before this one and have ended. A hundred of one subject
-        // and time is far more than there are.
         let query = RunQuery::of(run.tenant.clone())
             .repo(Some(run.repo.id.clone()))
             .subject(Some(run.subject.clone()))
             .page(PageRequest { limit: 100, after: None });
-        let recent = self.store.runs(query).await?.items;
-        rivals.extend(
-            recent
-                .into_iter()
-                .filter(|other| other.key != run.key && has_run_its_course(other.state))
-                .filter(|other| run.unchained || other.order > run.order)
-                .filter(|other| replaces_in_a_group_of(other, run))
-                .map(|run| Rival { run, ended: true }),
-        );
-        Ok(rivals)
+        let mut recent = self.store.runs(query).await?.items;
+        recent.retain(|other| {
+            other.key != run.key
+                && has_run_its_course(other.state)
+                && replaces_in_a_group_of(other, run)
+        });
+        Ok(recent)
+    }
+
+    /// The gaps in the chain of a run's subject, as far back as an order.
+    async fn gaps(&self, run: &Run, back_to: Option<i64>) -> Result<Gaps> {
+        let own = run.unchained.then_some(run.order);
+        // Of other subjects the host says itself which state is the newer.
+        let Some(back_to) = back_to.filter(|_| run.subject.as_str().starts_with("refs/")) else {
+            return Ok(Gaps { at: own.into_iter().collect(), before: i64::MIN });
+        };
+        let query = EventQuery::of(run.tenant.clone())
+            .repo(Some(run.repo.id.clone()))
+            .subject(Some(run.subject.clone()))
+            .page(PageRequest { limit: 100, after: None });
+        let page = self.store.events(query).await?;
+        let oldest = page.items.last().map_or(i64::MAX, |event| event.sequence);
+        let events = page.items.into_iter().filter(|event| event.unchained);
+        Ok(Gaps {
+            at: events.map(|event| event.sequence).chain(own).collect(),
+            // What was not read may have gaps.
+            before: if oldest > back_to && page.next.is_some() { oldest } else { i64::MIN },
+        })
     }
 
     /// Whether `rival` is the newer of both; `None` when nobody knows.
@@ -187,14 +217,27 @@ fn is_worth_waiting_for(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Transient | ErrorKind::RateLimited { .. })
 }
 
-/// Whether the order of intake may be wrong for two runs of a subject: the later one's place in the
-/// chain was not told. A run that somebody asked for again is as new as the request.
-fn in_doubt(one: &Run, other: &Run) -> bool {
-    let later = if other.order > one.order { other } else { one };
-    later.unchained
-        && one.commit != other.commit
-        && one.attempt.is_first()
-        && other.attempt.is_first()
+/// Where the chain of a subject has gaps.
+#[derive(Debug)]
+struct Gaps {
+    /// The sequences of the events that are not chained to what was recorded then.
+    at: Vec<i64>,
+    /// Before this one nobody looked.
+    before: i64,
+}
+
+impl Gaps {
+    /// Whether the chain from one place in the order of intake to another may have one.
+    fn between(&self, one: i64, other: i64) -> bool {
+        let (earlier, later) = (one.min(other), one.max(other));
+        earlier < self.before || self.at.iter().any(|gap| earlier < *gap && *gap <= later)
+    }
+}
+
+/// Whether two runs of a subject can be told apart by their commits. A run that somebody asked for
+/// again is as new as the request.
+fn may_differ(one: &Run, other: &Run) -> bool {
+    one.commit != other.commit && one.attempt.is_first() && other.attempt.is_first()
 }
 
 /// Whether a run has ended and did not end before its turn came.

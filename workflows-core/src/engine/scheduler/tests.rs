@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::{decide::*, newest::Newest, *};
 use crate::{
-    CommitId, ConnectionName, ErrorKind, EventKind, ManualClock, Observation, RepoConnection,
-    ScmDriver, SubjectClaim,
+    CommitId, ConnectionName, ErrorKind, EventKind, GroupKey, ManualClock, Observation,
+    RepoConnection, ScmDriver, SubjectClaim,
     conformance::{ScmCall, ScriptedRepo, ScriptedScm},
     event::{Occurrence, Seen, SubjectKey},
     run::GroupMembership,

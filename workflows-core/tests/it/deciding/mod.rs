@@ -4,6 +4,7 @@ mod answers;
 mod commands;
 mod definitions;
 mod fairness;
+mod groups;
 mod insight;
 mod limits;
 mod matching;

@@ -10,19 +10,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use jiff::{SignedDuration, Timestamp};
 use workflows_core::{
-    Approval, AttemptId, CancelMode, CommitId, Error, Event, EventKey, GroupKey, NotifierName,
-    Observation, RepoId, Result, Run, RunKey, RunPhase, RunState, Store, Tenant, Transition,
+    AttemptId, CancelMode, Error, Result, RunKey, RunPhase, RunState, Tenant, Transition,
     WorkflowId,
-    event::{Payload, SubjectKey, SubjectState},
+    conformance::{StoreCall, StoreTap, TappedStore},
     repo::StatusState,
-    store::{
-        Admitted, Arrival, Backlog, ClaimRequest, Claimed, Committed, CursorMove, DecisionBatch,
-        DecisionQuery, DeliveryQuery, Effects, EventQuery, GroupSnapshot, Lease, ObservationQuery,
-        OutboxNotification, Page, Prune, Pruned, RecordedObservation, Release, RunQuery, Stage,
-        StatusKey, StatusQuery, StatusRecord,
-    },
 };
 
 use super::world::{SECONDS, World, tell_chat};
@@ -60,157 +52,45 @@ impl Ledger {
     }
 }
 
-/// A ledger that a process loses sight of at a certain write: every call after that fails.
+/// A process that dies at a certain write to the ledger: every call after that fails.
 #[derive(Debug)]
 struct Dying {
-    ledger: Arc<dyn Store>,
     writes: AtomicUsize,
     dies_at: usize,
     write_arrives: bool,
 }
 
 impl Dying {
-    fn new(ledger: Arc<dyn Store>, dies_at: usize, write_arrives: bool) -> Arc<Self> {
-        Arc::new(Self { ledger, writes: AtomicUsize::new(0), dies_at, write_arrives })
+    fn new(dies_at: usize, write_arrives: bool) -> Arc<Self> {
+        Arc::new(Self { writes: AtomicUsize::new(0), dies_at, write_arrives })
     }
 
     fn is_dead(&self) -> bool {
         self.writes.load(Ordering::SeqCst) > self.dies_at
     }
 
-    fn alive(&self) -> Result<&dyn Store> {
+    fn alive(&self) -> Result<()> {
         if self.is_dead() {
             return Err(Error::transient("use the ledger", "the process is dead"));
         }
-        Ok(&*self.ledger)
-    }
-
-    async fn write<T>(&self, write: impl Future<Output = Result<T>>) -> Result<T> {
-        let dead = || Error::transient("write to the ledger", "the process died");
-        match self.writes.fetch_add(1, Ordering::SeqCst) {
-            number if number < self.dies_at => write.await,
-            number if number == self.dies_at && self.write_arrives => {
-                write.await?;
-                Err(dead())
-            }
-            _ => Err(dead()),
-        }
+        Ok(())
     }
 }
 
 #[async_trait]
-impl Store for Dying {
-    async fn admit(
-        &self,
-        observations: Vec<Observation>,
-        cursor: Option<CursorMove>,
-    ) -> Result<Vec<Admitted>> {
-        self.write(self.ledger.admit(observations, cursor)).await
+impl StoreTap for Dying {
+    async fn before(&self, call: StoreCall) -> Result<()> {
+        if !call.writes() {
+            return self.alive();
+        }
+        match self.writes.fetch_add(1, Ordering::SeqCst) {
+            number if number == self.dies_at && self.write_arrives => Ok(()),
+            _ => self.alive(),
+        }
     }
-    async fn claim(&self, request: ClaimRequest) -> Result<Claimed> {
-        self.write(self.ledger.claim(request)).await
-    }
-    async fn commit(&self, lease: &Lease, effects: Effects) -> Result<Committed> {
-        self.write(self.ledger.commit(lease, effects)).await
-    }
-    async fn extend(&self, lease: &Lease, by: SignedDuration) -> Result<Lease> {
-        self.write(self.ledger.extend(lease, by)).await
-    }
-    async fn release(&self, lease: &Lease, release: Release) -> Result<()> {
-        self.write(self.ledger.release(lease, release)).await
-    }
-    async fn woken(&self, stage: Stage) {
-        self.ledger.woken(stage).await;
-    }
-    async fn position(&self) -> Result<i64> {
-        self.alive()?.position().await
-    }
-    async fn cursor(&self, tenant: &Tenant, name: &str) -> Result<Option<String>> {
-        self.alive()?.cursor(tenant, name).await
-    }
-    async fn subjects(
-        &self,
-        tenant: &Tenant,
-        repo: &RepoId,
-        prefix: &str,
-    ) -> Result<Vec<(SubjectKey, SubjectState)>> {
-        self.alive()?.subjects(tenant, repo, prefix).await
-    }
-    async fn arrivals(
-        &self,
-        tenant: &Tenant,
-        repo: &RepoId,
-        subject: &SubjectKey,
-        until: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<Arrival>> {
-        self.alive()?.arrivals(tenant, repo, subject, until, limit).await
-    }
-    async fn event(&self, tenant: &Tenant, key: &EventKey) -> Result<Option<Event>> {
-        self.alive()?.event(tenant, key).await
-    }
-    async fn payload(&self, tenant: &Tenant, id: i64) -> Result<Option<Payload>> {
-        self.alive()?.payload(tenant, id).await
-    }
-    async fn run(&self, tenant: &Tenant, key: &RunKey) -> Result<Option<Run>> {
-        self.alive()?.run(tenant, key).await
-    }
-    async fn groups(&self, tenant: &Tenant, groups: &[GroupKey]) -> Result<Vec<GroupSnapshot>> {
-        self.alive()?.groups(tenant, groups).await
-    }
-    async fn status(&self, key: &StatusKey) -> Result<Option<StatusRecord>> {
-        self.alive()?.status(key).await
-    }
-    async fn approval(
-        &self,
-        tenant: &Tenant,
-        repo: &RepoId,
-        subject: &SubjectKey,
-        head: &CommitId,
-    ) -> Result<Option<Approval>> {
-        self.alive()?.approval(tenant, repo, subject, head).await
-    }
-    async fn outbox(
-        &self,
-        tenant: &Tenant,
-        run: &RunKey,
-        notifier: &NotifierName,
-    ) -> Result<Vec<OutboxNotification>> {
-        self.alive()?.outbox(tenant, run, notifier).await
-    }
-    async fn observations(&self, query: ObservationQuery) -> Result<Page<RecordedObservation>> {
-        self.alive()?.observations(query).await
-    }
-    async fn events(&self, query: EventQuery) -> Result<Page<Event>> {
-        self.alive()?.events(query).await
-    }
-    async fn decisions(&self, query: DecisionQuery) -> Result<Page<DecisionBatch>> {
-        self.alive()?.decisions(query).await
-    }
-    async fn trigger_set(
-        &self,
-        tenant: &Tenant,
-        digest: &str,
-    ) -> Result<Option<serde_json::Value>> {
-        self.alive()?.trigger_set(tenant, digest).await
-    }
-    async fn runs(&self, query: RunQuery) -> Result<Page<Run>> {
-        self.alive()?.runs(query).await
-    }
-    async fn count_runs(&self, query: RunQuery, most: u32) -> Result<u32> {
-        self.alive()?.count_runs(query, most).await
-    }
-    async fn statuses(&self, query: StatusQuery) -> Result<Page<StatusRecord>> {
-        self.alive()?.statuses(query).await
-    }
-    async fn notifications(&self, query: DeliveryQuery) -> Result<Page<OutboxNotification>> {
-        self.alive()?.notifications(query).await
-    }
-    async fn backlog(&self) -> Result<Vec<Backlog>> {
-        self.alive()?.backlog().await
-    }
-    async fn prune(&self, prune: Prune) -> Result<Pruned> {
-        self.write(self.ledger.prune(prune)).await
+
+    async fn after(&self, call: StoreCall) -> Result<()> {
+        if call.writes() { self.alive() } else { Ok(()) }
     }
 }
 
@@ -243,8 +123,9 @@ const ON: [Transition; 5] = [
 /// whether the first engine died at all.
 async fn tell(ledger: Ledger, story: Story, dies_at: usize, write_arrives: bool) -> (Ending, bool) {
     let world = ledger.world().await;
-    let dying = Dying::new(world.store.clone(), dies_at, write_arrives);
-    let mut engine = world.engine_over(dying.clone());
+    let dying = Dying::new(dies_at, write_arrives);
+    let tapped = TappedStore::new(world.store.clone(), dying.clone());
+    let mut engine = world.engine_over(Arc::new(tapped));
     let run = match story {
         Story::IsPushedAndSucceeds => pushed(&world).await,
         _ => world.plan(|run| run.notify = tell_chat(&ON)).await,
