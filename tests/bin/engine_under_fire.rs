@@ -1,25 +1,36 @@
-//! A whole embedded engine that is meant to be killed at any moment: SQLite, a git repository by
-//! polling, runs as local processes, and a notifier that writes a line for each delivery.
+//! A whole engine that is meant to be killed at any moment: a git repository by polling, and a
+//! notifier that writes a line for each delivery.
 //!
-//! `engine-under-fire <state directory> <repository>` works until it is killed, or until it is told
-//! to stop by the end of its standard input.
+//! `engine-under-fire <state directory> <repository>` is an embedded one: its ledger is in SQLite, and
+//! its runs are local processes. `engine-under-fire <state directory> <repository> <url> <executor>
+//! [<replica>]` is one of several: its ledger is in Postgres, and its runs execute elsewhere.
+//!
+//! It works until it is killed, or until it is told to stop by the end of its standard input.
 
-use std::{fs::OpenOptions, io::Write, num::NonZeroUsize, path::PathBuf, sync::Arc};
+use std::{
+    fs::OpenOptions,
+    io::Write,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 use workflows_core::{
-    Delivered, Error, NotificationView, Notifier, Result, SystemClock,
-    engine::Engine,
+    Delivered, Error, NotificationView, Notifier, Result, RunSink, Store, SystemClock,
+    engine::{Engine, EngineOptions},
     local::LocalSink,
-    store::{SqliteOptions, SqliteStore},
+    store::{PostgresOptions, PostgresStore, SqliteOptions, SqliteStore},
 };
 use workflows_scm::{
     git::GitDriver,
     poll::{FirstSight, RefPoller},
 };
+use workflows_tests::executor::ExecutorSink;
 
 /// Appends `<run> <transition> <delivery key>` to a file.
 #[derive(Debug)]
@@ -42,11 +53,14 @@ impl Notifier for Journal {
     }
 }
 
-#[tokio::main]
-async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let state = PathBuf::from(arguments.next().ok_or("which state directory?")?);
-    let repo = arguments.next().ok_or("which repository?")?;
+/// Where the ledger is and where runs execute.
+struct Surroundings {
+    store: Arc<dyn Store>,
+    sink: Arc<dyn RunSink>,
+    options: EngineOptions,
+}
+
+async fn embedded(state: &Path) -> Result<Surroundings> {
     let clock = Arc::new(SystemClock);
     let store = SqliteStore::open(state.join("ledger.db"), SqliteOptions::default(), clock).await?;
     let sink = LocalSink::builder(state.join("runs"))
@@ -54,12 +68,46 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         .keep_runs(10_000)
         .build()
         .await?;
+    let options = EngineOptions::default();
+    Ok(Surroundings { store: Arc::new(store), sink: Arc::new(sink), options })
+}
+
+async fn replica(url: String, executor: SocketAddr, name: Option<String>) -> Result<Surroundings> {
+    let mut ledger = PostgresOptions::new(url).connections(4);
+    ledger.replica = name;
+    let store = PostgresStore::open(ledger, Arc::new(SystemClock)).await?;
+    let mut options = EngineOptions::default();
+    // What a killed one had is taken up by another soon.
+    options.lease = SignedDuration::from_secs(5);
+    options.observe_interval = SignedDuration::from_secs(1);
+    let sink = ExecutorSink::at(executor);
+    Ok(Surroundings { store: Arc::new(store), sink: Arc::new(sink), options })
+}
+
+#[tokio::main]
+async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter("info,workflows_core::engine::stage=debug,sqlx=error")
+        .with_ansi(false)
+        .init();
+    let mut arguments = std::env::args().skip(1);
+    let state = PathBuf::from(arguments.next().ok_or("which state directory?")?);
+    let repo = arguments.next().ok_or("which repository?")?;
+    let Surroundings { store, sink, options } = match arguments.next() {
+        None => embedded(&state).await?,
+        Some(url) => {
+            let executor = arguments.next().ok_or("which executor?")?.parse()?;
+            replica(url, executor, arguments.next()).await?
+        }
+    };
     let poller = RefPoller::every(SignedDuration::from_secs(1))?.first_sight(FirstSight::Run);
     let engine = Engine::builder()
-        .store(Arc::new(store))
+        .store(store)
+        .options(options)
         .connection("git", Arc::new(GitDriver::any()?))
         .source(Arc::new(poller))
-        .sink("local", Arc::new(sink))
+        .sink("sink", sink)
         .notifier("journal", Arc::new(Journal(state.join("journal"))))
         .repository("git", repo)
         .build()?;
