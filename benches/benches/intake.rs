@@ -14,6 +14,7 @@ use std::{
 
 use secrecy::SecretString;
 use workflows_benches::{
+    cpu,
     disk::syncs_per_second,
     push::{Push, Request, decode},
 };
@@ -29,30 +30,31 @@ fn main() {
     println!("cores: {}", std::thread::available_parallelism().map_or(0, usize::from));
     println!("fsyncs of 4 KiB: {:.0}/s", syncs_per_second());
     println!(
-        "{:>8} {:>9} {:>10} {:>9} {:>9} {:>9}",
-        "bytes", "requests", "per second", "p50 ms", "p99 ms", "max ms"
+        "{:>8} {:>9} {:>10} {:>9} {:>9} {:>9} {:>12}",
+        "bytes", "requests", "per second", "p50 ms", "p99 ms", "max ms", "CPU us each"
     );
     for (bytes, each) in [(2 << 10, 1_000), (24 << 10, 200)] {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let (taken, mut times) = runtime.block_on(intake(bytes, each));
+        let (taken, processor, mut times) = runtime.block_on(intake(bytes, each));
         times.sort_unstable();
         let at = |share: f64| {
             let index = ((times.len() - 1) as f64 * share) as usize;
             times[index].as_secs_f64() * 1e3
         };
         println!(
-            "{bytes:>8} {:>9} {:>10.0} {:>9.2} {:>9.2} {:>9.2}",
+            "{bytes:>8} {:>9} {:>10.0} {:>9.2} {:>9.2} {:>9.2} {:>12.1}",
             times.len(),
             times.len() as f64 / taken.as_secs_f64(),
             at(0.5),
             at(0.99),
             at(1.0),
+            processor.as_secs_f64() * 1e6 / times.len() as f64,
         );
     }
 }
 
-async fn intake(bytes: usize, each: usize) -> (Duration, Vec<Duration>) {
+async fn intake(bytes: usize, each: usize) -> (Duration, Duration, Vec<Duration>) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("ledger.db");
     let store = SqliteStore::open(path, SqliteOptions::default(), Arc::new(SystemClock))
@@ -64,7 +66,7 @@ async fn intake(bytes: usize, each: usize) -> (Duration, Vec<Duration>) {
         .map(|sender| (0..each).map(|turn| request(sender, turn, bytes, &secrets[0])).collect())
         .collect();
 
-    let started = Instant::now();
+    let (started, spent_before) = (Instant::now(), cpu::spent());
     let senders: Vec<_> = requests
         .into_iter()
         .map(|requests| {
@@ -84,9 +86,9 @@ async fn intake(bytes: usize, each: usize) -> (Duration, Vec<Duration>) {
     for sender in senders {
         times.extend(sender.await.expect("a sender ends"));
     }
-    let taken = started.elapsed();
+    let (taken, processor) = (started.elapsed(), cpu::spent() - spent_before);
     store.close().await;
-    (taken, times)
+    (taken, processor, times)
 }
 
 /// What a receiver does with a request, up to the answer.

@@ -66,7 +66,7 @@ fn definition(name: &str, repo: &str, triggers: Value) -> Arc<Definition> {
         },
     });
     let workflow: Workflow = serde_json::from_value(document).expect("a workflow");
-    Arc::new(Definition::registered(Tenant::default(), Arc::new(workflow)).expect("compiles"))
+    Arc::new(Definition::registered(Tenant::default(), &workflow).expect("compiles"))
 }
 
 /// N workflows over N/10 repositories: ten repositories to an organisation, nine workflows that

@@ -1,5 +1,6 @@
 //! The ledger in a SQLite file.
 
+mod checkpoint;
 mod connection;
 mod failure;
 mod schema;
@@ -28,6 +29,7 @@ use sqlx::{
 use tokio::sync::{mpsc, oneshot};
 
 use self::{
+    checkpoint::Checkpointer,
     failure::{database_error, into_error},
     writer::{Known, Operation, Writer},
 };
@@ -40,6 +42,12 @@ use crate::{Error, Result, SharedClock, Tenant};
 
 /// How long a statement waits for a lock that another program (a backup) holds on the file.
 const BUSY: Duration = Duration::from_secs(10);
+
+/// Pages that the writer keeps in memory at most, in KiB.
+const WRITER_CACHE_KIB: u32 = 16 << 10;
+
+/// Rows that SQLite's thread may be ahead of who reads them.
+const ROW_BUFFER: usize = 512;
 
 /// Operations that wait for the writer; who comes then waits to ask.
 const QUEUE: usize = 1_024;
@@ -55,8 +63,9 @@ pub struct SqliteOptions {
     pub lock_wait: Duration,
     /// Connections for reading. By default four.
     pub readers: u32,
-    /// Pages of 4 KiB in the write-ahead log, beyond which they are moved into the file. More makes
-    /// for fewer and longer pauses, and a larger log. By default 16,384: 64 MiB.
+    /// Pages of 4 KiB in the write-ahead log, beyond which they are moved into the file. Most are
+    /// moved before, beside the writer. More makes for fewer and longer pauses, and a larger log. By
+    /// default 16,384: 64 MiB.
     pub checkpoint_pages: u32,
 }
 
@@ -161,6 +170,12 @@ impl SqliteStore {
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
+            // What a full transaction changes must fit, or its pages are written more than once.
+            .pragma("cache_size", format!("-{WRITER_CACHE_KIB}"))
+            // Where a statement is prepared to be undone; bounded by a transaction.
+            .pragma("temp_store", "memory")
+            // A full channel makes SQLite's thread wait for each row of a batch.
+            .row_buffer_size(ROW_BUFFER)
             .pragma("wal_autocheckpoint", options.checkpoint_pages.to_string());
         Self::start(path, write, file.read_only(true), Some(lock), options, clock).await
     }
@@ -211,6 +226,17 @@ impl SqliteStore {
             .await
             .map_err(|error| database_error("open the ledger", &path, error))?;
 
+        // A ledger in memory has no log.
+        let checkpointer = match lock {
+            None => None,
+            Some(_) => {
+                let second = write.connect().await;
+                let second =
+                    second.map_err(|error| database_error("open the ledger", &path, error))?;
+                Some(Checkpointer::start(second, options.checkpoint_pages))
+            }
+        };
+
         let path = Arc::new(path);
         let position = Arc::new(AtomicI64::new(sequence));
         let (operations, asked) = mpsc::channel(QUEUE);
@@ -224,6 +250,7 @@ impl SqliteStore {
             known: Known { sequence, serial, served: HashMap::new(), last_now: now },
             payload_bytes,
             synced: true,
+            checkpointer,
             lock,
         };
         tokio::spawn(writer.run(asked));

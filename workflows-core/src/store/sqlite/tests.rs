@@ -41,6 +41,25 @@ fn push(number: u64) -> Observation {
 }
 
 #[tokio::test]
+async fn pages_move_into_the_file_beside_the_writer_and_nothing_is_lost() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("ledger.db");
+    // The writer's own checkpoint never comes.
+    let moved_after = options().checkpoint_pages(2_000);
+    let store = SqliteStore::open(&path, moved_after, Arc::new(SystemClock)).await.unwrap();
+    let size = || std::fs::metadata(&path).expect("the file").len();
+    let before = size();
+    for number in 1..=80 {
+        store.admit(vec![push(number)], None).await.expect("it is stored");
+    }
+    while size() == before {
+        tokio::task::yield_now().await;
+    }
+    store.close().await;
+    assert_eq!(open(&path).await.expect("it opens").position().await.unwrap(), 80);
+}
+
+#[tokio::test]
 async fn a_second_engine_on_one_file_is_refused_until_the_first_lets_go() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("ledger.db");

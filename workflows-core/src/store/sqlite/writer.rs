@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{connection::Transaction, failure::into_error};
+use super::{checkpoint::Checkpointer, connection::Transaction, failure::into_error};
 use crate::{
     Result, SharedClock, Tenant,
     store::{
@@ -65,6 +65,7 @@ pub(super) struct Writer {
     pub(super) payload_bytes: HashMap<Tenant, u64>,
     /// Whether commits are synced now.
     pub(super) synced: bool,
+    pub(super) checkpointer: Option<Checkpointer>,
     /// Held as long as this writes; the system releases it when the process dies.
     pub(super) lock: Option<File>,
 }
@@ -106,7 +107,10 @@ impl Writer {
     }
 
     async fn close(self) -> Result<(), sqlx::Error> {
-        let Self { db, lock, .. } = self;
+        let Self { db, checkpointer, lock, .. } = self;
+        if let Some(checkpointer) = checkpointer {
+            checkpointer.close().await;
+        }
         let closed = db.close().await;
         drop(lock);
         closed
@@ -181,6 +185,10 @@ impl Writer {
         self.known = known;
         self.payload_bytes.extend(changed_bytes);
         self.position.store(self.known.sequence, Ordering::Release);
+        if let Some(checkpointer) = &mut self.checkpointer {
+            let bytes = asks.iter().map(|ask| ask.payload_bytes()).sum();
+            checkpointer.wrote(asks.len(), bytes);
+        }
         for stage in stages {
             self.wakers.wake(stage);
         }
