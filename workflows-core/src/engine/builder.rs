@@ -25,7 +25,7 @@ use crate::{
     ConnectionName, DefaultPolicy, EventSource, Notifier, NotifierName, Policy, RunSink, ScmDriver,
     SecretStore, SharedClock, SinkName, StaticSecrets, Store, SystemClock, Tenant,
     matching::{Filter, Filters},
-    workflow::LoadedWorkflow,
+    workflow::{LoadedWorkflow, PackedWorkflow},
 };
 
 /// Puts an engine together. Everything but the store and a sink has a default: the machine's clock,
@@ -56,7 +56,7 @@ pub struct EngineBuilder {
     notifiers: Vec<((Tenant, NotifierName), Arc<dyn Notifier>)>,
     mutators: Vec<Arc<dyn RunMutator>>,
     filters: Vec<Arc<dyn Filter>>,
-    workflows: Vec<(Tenant, Arc<LoadedWorkflow>)>,
+    workflows: Vec<(Tenant, Arc<PackedWorkflow>)>,
     options: EngineOptions,
     repositories: BTreeSet<Watched>,
 }
@@ -205,7 +205,7 @@ impl EngineBuilder {
 
     /// A workflow of a tenant.
     pub fn workflow_of(mut self, tenant: Tenant, workflow: LoadedWorkflow) -> Self {
-        self.workflows.push((tenant, Arc::new(workflow)));
+        self.workflows.push((tenant, Arc::new(workflow.into())));
         self
     }
 
@@ -298,7 +298,8 @@ impl EngineBuilder {
         let mut names = BTreeSet::new();
         for (tenant, workflow) in &self.workflows {
             let name = workflow.name();
-            let spec = &workflow.workflow().spec;
+            let document = workflow.document();
+            let spec = &document.spec;
             if !names.insert((tenant, name)) {
                 problems.add(format!("workflow {name} of {tenant} was added more than once"));
             }

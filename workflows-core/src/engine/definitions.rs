@@ -18,7 +18,7 @@ use crate::{
     WorkflowId,
     matching::{Definition, Index, Pattern, TriggerSet, narrowest, note_interests},
     source::{Connections, Interests, RepoInterest},
-    workflow::{LoadContext, LoadedWorkflow},
+    workflow::{LoadContext, LoadedWorkflow, PackedWorkflow},
 };
 
 /// Which directory at which commit.
@@ -30,13 +30,20 @@ type Content = (Tenant, ConnectionName, RepoId, Arc<str>, Arc<str>);
 #[derive(Debug)]
 pub(crate) struct Definitions {
     index: Index,
-    registered: Mutex<HashMap<Named, Arc<LoadedWorkflow>>>,
+    registered: Mutex<HashMap<Named, Registered>>,
     /// What the default branches of repositories define, as far as they were read.
     defaults: Mutex<BTreeMap<Repository, DefaultBranch>>,
     interests: watch::Sender<Arc<Interests>>,
     at_commit: Cache<AtCommit, Arc<LoadedDirectory>>,
     by_content: Cache<Content, Arc<LoadedDirectory>>,
     context: Mutex<BTreeMap<Tenant, Arc<LoadContext>>>,
+}
+
+/// A registered workflow: what events are matched with, and what its runs are made of.
+#[derive(Debug)]
+struct Registered {
+    definition: Arc<Definition>,
+    packed: Arc<PackedWorkflow>,
 }
 
 /// A registered workflow by its name.
@@ -75,33 +82,35 @@ impl Definitions {
     /// # Errors
     ///
     /// `Invalid` when it names no repository, or one that is no pattern; nothing changed then.
-    pub(crate) fn register(&self, tenant: &Tenant, workflow: Arc<LoadedWorkflow>) -> Result<()> {
+    pub(crate) fn register(&self, tenant: &Tenant, workflow: Arc<PackedWorkflow>) -> Result<()> {
         self.put(tenant, workflow)?;
         self.tell_interests();
         Ok(())
     }
 
     /// Registers many workflows, and returns what is wrong with those that were not.
-    pub(crate) fn register_all(&self, workflows: &[(Tenant, Arc<LoadedWorkflow>)]) -> Vec<Error> {
+    pub(crate) fn register_all(&self, workflows: &[(Tenant, Arc<PackedWorkflow>)]) -> Vec<Error> {
         let put = workflows.iter().map(|(tenant, workflow)| self.put(tenant, Arc::clone(workflow)));
         let errors = put.filter_map(Result::err).collect();
         self.tell_interests();
         errors
     }
 
-    fn put(&self, tenant: &Tenant, workflow: Arc<LoadedWorkflow>) -> Result<()> {
+    fn put(&self, tenant: &Tenant, packed: Arc<PackedWorkflow>) -> Result<()> {
         let refuse = |message: String| {
-            Error::invalid("register a workflow", message).with("workflow", workflow.name())
+            Error::invalid("register a workflow", message).with("workflow", packed.name())
         };
+        let workflow = packed.unpack();
         let Some(first) = workflow.workflow().spec.repos.first() else {
             return Err(refuse("it does not name the repository whose events start it".to_owned()));
         };
         let id = WorkflowId::registered(Arc::clone(workflow.name()));
         let (connection, repo) = (first.connection.clone(), Arc::clone(&first.repo));
         let definition = Definition::of(tenant.clone(), id, connection, repo, &workflow);
-        self.index.upsert(Arc::new(definition)).map_err(refuse)?;
-        let key = (tenant.clone(), Arc::clone(workflow.name()));
-        lock(&self.registered).insert(key, workflow);
+        let definition = Arc::new(definition);
+        self.index.upsert(Arc::clone(&definition)).map_err(refuse)?;
+        let key = (tenant.clone(), Arc::clone(packed.name()));
+        lock(&self.registered).insert(key, Registered { definition, packed });
         Ok(())
     }
 
@@ -115,7 +124,11 @@ impl Definitions {
 
     /// The registered workflow of that name.
     pub(crate) fn registered(&self, tenant: &Tenant, name: &str) -> Option<Arc<LoadedWorkflow>> {
-        lock(&self.registered).get(&(tenant.clone(), name.into())).cloned()
+        let packed = {
+            let registered = lock(&self.registered);
+            Arc::clone(&registered.get(&(tenant.clone(), name.into()))?.packed)
+        };
+        Some(Arc::new(packed.unpack()))
     }
 
     /// The triggers of registered workflows that an event may be for.
@@ -291,13 +304,16 @@ impl ScheduleBook for Definitions {
     /// that were read, without the overruled ones.
     fn schedules(&self) -> Vec<Scheduled> {
         let mut schedules = Vec::new();
-        for ((tenant, name), workflow) in lock(&self.registered).iter() {
-            let Some(first) = workflow.workflow().spec.repos.first() else { continue };
-            if Pattern::of_repository(&first.repo).is_ok_and(|one| one.as_literal().is_some()) {
-                let id = WorkflowId::registered(Arc::clone(name));
-                let repository =
-                    (tenant.clone(), first.connection.clone(), Arc::clone(&first.repo));
-                schedules.extend(schedules_of(workflow, &id, &repository));
+        for Registered { definition, .. } in lock(&self.registered).values() {
+            if definition.schedules().is_empty() {
+                continue;
+            }
+            let pattern = Pattern::of_repository(definition.repo());
+            if pattern.is_ok_and(|one| one.as_literal().is_some()) {
+                let (tenant, connection, repo) =
+                    (definition.tenant(), definition.connection(), definition.repo());
+                let repository = (tenant.clone(), connection.clone(), Arc::clone(repo));
+                schedules.extend(schedules_of(definition, &repository));
             }
         }
         let defaults = lock(&self.defaults).clone();
@@ -305,8 +321,7 @@ impl ScheduleBook for Definitions {
             let overruled = self.overruled(&repository.0, repo, directory);
             for (name, defined) in &directory.workflows {
                 if !overruled.contains(name) {
-                    let id = defined.definition.id();
-                    schedules.extend(schedules_of(&defined.loaded, id, repository));
+                    schedules.extend(schedules_of(&defined.definition, repository));
                 }
             }
         }
@@ -315,22 +330,17 @@ impl ScheduleBook for Definitions {
 }
 
 fn schedules_of(
-    workflow: &LoadedWorkflow,
-    id: &WorkflowId,
+    definition: &Definition,
     (tenant, connection, repo): &Repository,
-) -> Vec<Scheduled> {
-    let triggers = workflow.workflow().spec.triggers.iter();
-    let scheduled = triggers.filter_map(|one| Some((&one.name, one.schedule.as_ref()?)));
-    scheduled
-        .map(|(trigger, schedule)| Scheduled {
-            tenant: tenant.clone(),
-            workflow: id.clone(),
-            trigger: Arc::clone(trigger),
-            schedule: schedule.clone(),
-            connection: connection.clone(),
-            repo: Arc::clone(repo),
-        })
-        .collect()
+) -> impl Iterator<Item = Scheduled> {
+    definition.schedules().iter().map(|(trigger, schedule)| Scheduled {
+        tenant: tenant.clone(),
+        workflow: definition.id().clone(),
+        trigger: Arc::clone(trigger),
+        schedule: schedule.clone(),
+        connection: connection.clone(),
+        repo: Arc::clone(repo),
+    })
 }
 
 /// What is looked at of a repository that defines its own workflows: each branch, each tag and each

@@ -232,7 +232,7 @@ fn compile(
                 id,
                 place.repo.connection.clone(),
                 Arc::clone(&place.repo.name),
-                Arc::clone(workflow.workflow()),
+                workflow.workflow(),
             );
             match definition {
                 Ok(definition) => {

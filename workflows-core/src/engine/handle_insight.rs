@@ -70,7 +70,7 @@ impl EngineHandle {
     ///
     /// `Invalid` with everything that is wrong with its triggers; nothing changed then.
     pub fn register(&self, tenant: &Tenant, workflow: LoadedWorkflow) -> Result<()> {
-        self.core.definitions.register(tenant, Arc::new(workflow))
+        self.core.definitions.register(tenant, Arc::new(workflow.into()))
     }
 
     /// Takes a registered workflow out. Its runs go on. Returns whether it was there.

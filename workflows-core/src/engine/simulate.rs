@@ -243,7 +243,7 @@ fn simulation(event: &Event, evaluation: Evaluation) -> Simulation {
 fn apart(core: &Core, tenant: &Tenant, workflows: Vec<LoadedWorkflow>) -> Result<Core> {
     let definitions = Definitions::new();
     for workflow in workflows {
-        definitions.register(tenant, Arc::new(workflow))?;
+        definitions.register(tenant, Arc::new(workflow.into()))?;
     }
     Ok(Core {
         store: Arc::new(MemoryStore::new(Arc::clone(&core.clock))),

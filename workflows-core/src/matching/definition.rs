@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::{CompiledTrigger, Problem};
-use crate::{ConnectionName, Tenant, Workflow, WorkflowId, workflow::LoadedWorkflow};
+use crate::{
+    ConnectionName, Tenant, Workflow, WorkflowId,
+    workflow::{LoadedWorkflow, Schedule, Trigger},
+};
 
 /// A workflow as events are matched with it: whose repository's events, and its triggers compiled.
 #[derive(Debug)]
@@ -13,7 +16,7 @@ pub struct Definition {
     connection: ConnectionName,
     repo: Arc<str>,
     triggers: Arc<[CompiledTrigger]>,
-    workflow: Arc<Workflow>,
+    schedules: Box<[(Arc<str>, Schedule)]>,
 }
 
 impl Definition {
@@ -23,7 +26,7 @@ impl Definition {
     /// # Errors
     ///
     /// Everything that is wrong with the triggers, and a workflow without repositories.
-    pub fn registered(tenant: Tenant, workflow: Arc<Workflow>) -> Result<Self, Vec<Problem>> {
+    pub fn registered(tenant: Tenant, workflow: &Workflow) -> Result<Self, Vec<Problem>> {
         let Some(first) = workflow.spec.repos.first() else {
             let message = "a registered workflow names the repository whose events start it";
             return Err(vec![Problem::new("repos", message)]);
@@ -42,8 +45,9 @@ impl Definition {
         repo: impl Into<Arc<str>>,
         loaded: &LoadedWorkflow,
     ) -> Self {
-        let (triggers, workflow) = (Arc::clone(loaded.triggers()), Arc::clone(loaded.workflow()));
-        Self { tenant, id, connection, repo: repo.into(), triggers, workflow }
+        let triggers = Arc::clone(loaded.triggers());
+        let schedules = schedules_of(&loaded.workflow().spec.triggers);
+        Self { tenant, id, connection, repo: repo.into(), triggers, schedules }
     }
 
     /// A workflow with that identity, started by the events of one repository or of those of a
@@ -57,7 +61,7 @@ impl Definition {
         id: WorkflowId,
         connection: ConnectionName,
         repo: impl Into<Arc<str>>,
-        workflow: Arc<Workflow>,
+        workflow: &Workflow,
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut triggers = Vec::with_capacity(workflow.spec.triggers.len());
@@ -72,8 +76,8 @@ impl Definition {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let repo = repo.into();
-        Ok(Self { tenant, id, connection, repo, triggers: triggers.into(), workflow })
+        let (repo, schedules) = (repo.into(), schedules_of(&workflow.spec.triggers));
+        Ok(Self { tenant, id, connection, repo, triggers: triggers.into(), schedules })
     }
 
     /// The tenant.
@@ -101,8 +105,13 @@ impl Definition {
         &self.triggers
     }
 
-    /// The document.
-    pub fn workflow(&self) -> &Arc<Workflow> {
-        &self.workflow
+    /// The schedules, each with the name of its trigger.
+    pub fn schedules(&self) -> &[(Arc<str>, Schedule)] {
+        &self.schedules
     }
+}
+
+fn schedules_of(triggers: &[Trigger]) -> Box<[(Arc<str>, Schedule)]> {
+    let scheduled = triggers.iter().filter_map(|one| Some((&one.name, one.schedule.as_ref()?)));
+    scheduled.map(|(trigger, schedule)| (Arc::clone(trigger), schedule.clone())).collect()
 }

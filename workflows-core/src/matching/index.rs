@@ -246,7 +246,7 @@ pub(crate) fn note_interests(definition: &Definition, interest: &mut RepoInteres
         interest.ref_prefixes.extend(trigger.ref_prefixes());
     }
     // A schedule asks where its ref stood, so its ref is watched.
-    for schedule in definition.workflow().spec.triggers.iter().filter_map(|t| t.schedule.as_ref()) {
+    for (_, schedule) in definition.schedules() {
         if let Some(reference) = &schedule.reference {
             let full = match reference.starts_with("refs/") {
                 true => reference.clone(),

@@ -83,5 +83,5 @@ pub(super) fn workflow(name: &str, repo: &str, triggers: Value) -> Arc<Workflow>
 }
 
 pub(super) fn definition(name: &str, repo: &str, triggers: Value) -> Arc<Definition> {
-    Arc::new(Definition::registered(Tenant::default(), workflow(name, repo, triggers)).unwrap())
+    Arc::new(Definition::registered(Tenant::default(), &workflow(name, repo, triggers)).unwrap())
 }

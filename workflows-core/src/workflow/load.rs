@@ -120,11 +120,11 @@ pub struct Ignored {
 pub struct LoadedWorkflow {
     pub(super) workflow: Arc<Workflow>,
     pub(super) templates: Arc<Templates>,
-    triggers: Arc<[CompiledTrigger]>,
-    digest: Arc<str>,
-    source: Arc<str>,
-    line: u32,
-    place: DocumentPlace,
+    pub(super) triggers: Arc<[CompiledTrigger]>,
+    pub(super) digest: Arc<str>,
+    pub(super) source: Arc<str>,
+    pub(super) line: u32,
+    pub(super) place: DocumentPlace,
 }
 
 impl LoadedWorkflow {

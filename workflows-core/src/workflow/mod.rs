@@ -5,6 +5,7 @@ mod decode;
 mod document;
 mod duration;
 mod load;
+mod packed;
 mod problem;
 mod reference;
 mod render;
@@ -15,7 +16,7 @@ mod testing;
 mod validate;
 mod yaml;
 
-pub(crate) use self::cron::parse_cron;
+pub(crate) use self::{cron::parse_cron, packed::PackedWorkflow};
 pub use self::{
     document::{
         AsOf, AsOfSucceeded, Concurrency, Filter, Metadata, Notification, Param, PathFilter,

@@ -23,7 +23,7 @@ fn in_scope(
     let workflow = workflow(name, pattern, json!([{"name": "t", "on": kind}]));
     let tenant = Tenant::new(tenant).unwrap();
     let id = WorkflowId::registered(name);
-    Arc::new(Definition::new(tenant, id, connection.into(), pattern, workflow).unwrap())
+    Arc::new(Definition::new(tenant, id, connection.into(), pattern, &workflow).unwrap())
 }
 
 fn found(index: &Index, tenant: &str, repo: &RepoRef, kind: &str) -> Vec<String> {
