@@ -1,12 +1,6 @@
 //! What steps have written, and write.
 
-use std::{
-    fs::File,
-    io::{self, Read, Seek, SeekFrom},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs::File, io, os::unix::fs::FileExt, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,6 +8,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 
 use super::{
     files,
+    log_limit::LeftOut,
     run_directory::{AttemptDirectory, RunDirectory},
     sink::Shared,
     spec, step,
@@ -96,14 +91,39 @@ impl Log {
 
     fn tail(&self, max_bytes: usize) -> Result<Bytes> {
         let read = || -> io::Result<Option<Bytes>> {
-            let Some((_, mut file)) = self.open()? else { return Ok(None) };
-            let length = file.metadata()?.len();
-            file.seek(SeekFrom::Start(length.saturating_sub(max_bytes as u64)))?;
-            let mut tail = Vec::new();
-            file.take(max_bytes as u64).read_to_end(&mut tail)?;
-            Ok(Some(tail.into()))
+            let Some((attempt, file)) = self.open()? else { return Ok(None) };
+            let step = attempt.step(&self.step.step);
+            loop {
+                let left_out = LeftOut::of(&step)?;
+                let length = file.metadata()?.len();
+                let start = length.saturating_sub(max_bytes as u64);
+                let mut tail = Vec::new();
+                match left_out {
+                    Some(LeftOut { from, to }) if start < to => {
+                        read_range(&file, start, from, &mut tail)?;
+                        tail.extend_from_slice(LeftOut::mark(to - from).as_bytes());
+                        read_range(&file, to, length, &mut tail)?;
+                        tail.drain(..tail.len().saturating_sub(max_bytes));
+                    }
+                    _ => read_range(&file, start, length, &mut tail)?,
+                }
+                // What was left out meanwhile may have been read as zeros.
+                if LeftOut::of(&step)? == left_out {
+                    return Ok(Some(tail.into()));
+                }
+            }
         };
         read().map_err(|error| self.failed(error))?.ok_or_else(|| self.not_found())
+    }
+}
+
+/// Adds the bytes of a file from one place up to another.
+fn read_range(file: &File, from: u64, to: u64, into: &mut Vec<u8>) -> io::Result<()> {
+    let start = into.len();
+    into.resize(start + to.saturating_sub(from) as usize, 0);
+    match into.get_mut(start..) {
+        Some(room) => file.read_exact_at(room, from),
+        None => Ok(()),
     }
 }
 
@@ -112,6 +132,8 @@ struct Reading {
     log: Log,
     follow: bool,
     open: Option<(AttemptDirectory, File)>,
+    /// The place in the file of what comes next.
+    at: u64,
 }
 
 enum Chunk {
@@ -134,13 +156,28 @@ impl Reading {
                 };
             }
         }
-        let Some((attempt, file)) = &mut self.open else { return Ok(Chunk::End) };
+        let Some((attempt, file)) = &self.open else { return Ok(Chunk::End) };
         // Asked before reading: what was written before the end is then read.
         let over = !self.follow || self.log.is_over(attempt);
         let mut bytes = vec![0; LARGEST_CHUNK];
-        let length = file.read(&mut bytes).map_err(|error| self.log.failed(error))?;
+        let failed = |error| self.log.failed(error);
+        let length = file.read_at(&mut bytes, self.at).map_err(failed)?;
         bytes.truncate(length);
-        Ok(match (length, over) {
+        // Asked after reading: what was left out before it was read is then known.
+        let left_out = LeftOut::of(&attempt.step(&self.log.step.step)).map_err(failed)?;
+        let end = self.at + length as u64;
+        self.at = match left_out {
+            Some(LeftOut { from, to }) if (from..to).contains(&self.at) => {
+                bytes = LeftOut::mark(to - self.at).into_bytes();
+                to
+            }
+            Some(LeftOut { from, .. }) if self.at < from && from < end => {
+                bytes.truncate((from - self.at) as usize);
+                from
+            }
+            _ => end,
+        };
+        Ok(match (bytes.len(), over) {
             (0, true) => Chunk::End,
             (0, false) => Chunk::NothingYet,
             (_, _) => Chunk::Bytes(bytes.into()),
@@ -179,7 +216,7 @@ impl LogSource for Logs {
         match Log::new(&self.0, run, step) {
             Err(error) => stream::once(async { Err(error) }).boxed(),
             Ok(log) => {
-                let reading = Reading { log, follow, open: None };
+                let reading = Reading { log, follow, open: None, at: 0 };
                 stream::unfold(Some(reading), |reading| async { next(reading?).await }).boxed()
             }
         }

@@ -41,15 +41,35 @@
 //!
 //! # What is left of a step
 //!
-//! When a step ends, the processes that it left are killed: its process group, and on Linux also
-//! those that left the group but have the step's environment variable or its lock open. A process
-//! that sheds all three on purpose escapes, as does what is started through another service of the
-//! machine. Elsewhere than on Linux only the process group is known.
+//! When a step ends, the processes that it left are killed. On Linux each step gets a control group
+//! (cgroup v2, Linux 5.14 or later) where this process may make one, which no process leaves by
+//! forking, by a session of its own, or by clearing what it inherited:
+//! [`LocalSink::has_control_groups`] tells. Processes may make groups as root, in a container whose
+//! `/sys/fs/cgroup` is writable, and in a systemd unit with `Delegate=yes` or a desktop session of
+//! their user.
+//!
+//! Where they may not, a step's processes are those of its process group, and on Linux also those that
+//! left the group but have the step's environment variable or its lock open: a daemon that sheds all
+//! three escapes. What always escapes is what is started through another service of the machine (at,
+//! cron, a container runtime), and a process that has, and uses, the right to move itself to another
+//! control group. Elsewhere than on Linux only the process group is known.
+//!
+//! # What is kept of logs
+//!
+//! Of a step's log 16 MiB are kept, of all logs of a run 128 MiB, or what
+//! [`LocalSinkBuilder::max_step_log`] and [`LocalSinkBuilder::max_run_logs`] say: the beginning and the
+//! end, and between them a line that says how many bytes were left out. Where a log
+//! would bring its run over the limit, 64 KiB of it are kept. The limits hold while the sink runs, and again when it is
+//! opened; a step can exceed them for as long as nobody looks, a twentieth of a second otherwise. On a
+//! file system that cannot make holes in files, and elsewhere than on Linux, a step that exceeds its
+//! limit is ended. What steps put elsewhere, such as in their workspaces, is not limited.
 
 mod board;
+mod control_group;
 mod executor;
 mod files;
 mod graph;
+mod log_limit;
 mod logs;
 mod run_directory;
 mod sink;

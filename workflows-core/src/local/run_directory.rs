@@ -124,14 +124,19 @@ impl RunDirectory {
         self.0.join("status.json").exists()
     }
 
-    /// The directories of steps that were started and whose end is not recorded.
-    pub(super) fn running_steps(&self) -> Vec<PathBuf> {
+    /// The directories of all steps of all attempts.
+    pub(super) fn steps(&self) -> impl Iterator<Item = PathBuf> {
         let children = |directory: PathBuf| {
             fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path())
         };
         children(self.0.join("tasks"))
             .flat_map(children)
-            .flat_map(|attempt| children(attempt.join("steps")))
+            .flat_map(move |attempt| children(attempt.join("steps")))
+    }
+
+    /// The directories of steps that were started and whose end is not recorded.
+    pub(super) fn running_steps(&self) -> Vec<PathBuf> {
+        self.steps()
             .filter(|step| step.join("started.json").exists())
             .filter(|step| !step.join("ended.json").exists())
             .collect()

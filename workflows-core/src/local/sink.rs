@@ -20,7 +20,8 @@ use tokio_stream::wrappers::BroadcastStream;
 
 use super::{
     board::Board,
-    executor, files,
+    control_group, executor, files,
+    log_limit::{self, LogLimits, RunLogs},
     logs::Logs,
     run_directory::{self, GitCredential, RunDirectory, RunRecord, io_error},
     spec::{self, VolumeKind, Volumes},
@@ -45,6 +46,8 @@ pub struct LocalSinkBuilder {
     max_steps: NonZeroUsize,
     grace: SignedDuration,
     keep_runs: usize,
+    logs: LogLimits,
+    control_groups: bool,
     default_timeout: SignedDuration,
     clock: SharedClock,
     env: BTreeMap<String, String>,
@@ -71,6 +74,27 @@ impl LocalSinkBuilder {
     /// them again.
     pub fn keep_runs(mut self, runs: usize) -> Self {
         self.keep_runs = runs;
+        self
+    }
+
+    /// How many bytes are kept of a step's log: its beginning and its end. By default 16 MiB; at least
+    /// 64 KiB.
+    pub fn max_step_log(mut self, bytes: u64) -> Self {
+        self.logs.step = bytes;
+        self
+    }
+
+    /// How many bytes are kept of all logs of a run; of a log that would bring them beyond that,
+    /// 64 KiB are. By default 128 MiB.
+    pub fn max_run_logs(mut self, bytes: u64) -> Self {
+        self.logs.run = bytes;
+        self
+    }
+
+    /// Makes no control groups for steps, also where it could: see the [module](super) for what then
+    /// escapes.
+    pub fn without_control_groups(mut self) -> Self {
+        self.control_groups = false;
         self
     }
 
@@ -126,12 +150,18 @@ impl LocalSinkBuilder {
     /// `Conflict` when another sink uses the root, `Transient` when files cannot be read or written.
     pub async fn build(self) -> Result<LocalSink> {
         let opened = self.clone();
-        let (root, lock, runs) = blocking(move || opened.open()).await?;
+        let (root, lock, runs, groups) = blocking(move || {
+            let (root, lock, runs) = opened.open()?;
+            let groups = if opened.control_groups { control_group::parent() } else { None };
+            Ok((root, lock, runs, groups))
+        })
+        .await?;
         let machine = Machine {
             clock: self.clock.clone(),
             grace: self.grace,
             slots: Arc::new(Semaphore::new(self.max_steps.get().min(Semaphore::MAX_PERMITS))),
             env: self.env.into_iter().collect(),
+            groups,
         };
         let shared = Arc::new(Shared {
             root,
@@ -140,6 +170,7 @@ impl LocalSinkBuilder {
             volumes: self.volumes,
             default_timeout: self.default_timeout,
             keep_runs: self.keep_runs,
+            logs: self.logs,
             changed: broadcast::channel(4096).0,
             active: Mutex::default(),
             ended: Mutex::default(),
@@ -152,6 +183,7 @@ impl LocalSinkBuilder {
         };
         tracing::info!(
             root = %sink.shared.root.display(),
+            control_groups = sink.has_control_groups(),
             "runs are executed as processes of this machine; images and service accounts are not used"
         );
         sink.take_up(runs).await?;
@@ -227,6 +259,7 @@ pub(super) struct Shared {
     volumes: Volumes,
     default_timeout: SignedDuration,
     keep_runs: usize,
+    logs: LogLimits,
     changed: broadcast::Sender<ChangedRun>,
     active: Mutex<HashMap<RunKey, Active>>,
     ended: Mutex<Ended>,
@@ -318,6 +351,8 @@ impl LocalSink {
             max_steps: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             grace: SignedDuration::from_secs(10),
             keep_runs: 50,
+            logs: LogLimits::default(),
+            control_groups: true,
             default_timeout: SignedDuration::from_hours(1),
             clock: Arc::new(SystemClock),
             env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
@@ -328,6 +363,12 @@ impl LocalSink {
     /// The directory of a run: its logs and workspaces are below it.
     pub fn run_directory(&self, key: &RunKey) -> PathBuf {
         self.shared.directory(key).path().to_owned()
+    }
+
+    /// Whether each step's processes are held in a control group, from which none escapes when the
+    /// step ends: see the [module](super).
+    pub fn has_control_groups(&self) -> bool {
+        self.shared.machine.groups.is_some()
     }
 
     /// Forgets a run that has ended, with all that it left. None is success.
@@ -415,11 +456,12 @@ impl LocalSink {
         slots: BTreeMap<PathBuf, tokio::sync::OwnedSemaphorePermit>,
     ) -> Result<()> {
         let read = directory.clone();
-        let (record, cancel) = blocking(move || {
+        let (record, cancel, kept) = blocking(move || {
             let record = read.run()?.ok_or_else(|| {
                 Error::invalid("take up a run", "it has no record of its request")
             })?;
-            Ok((record, read.cancel()?.map(|cancel| cancel.mode)))
+            let kept = read.steps().map(|step| log_limit::kept(&step)).sum();
+            Ok((record, read.cancel()?.map(|cancel| cancel.mode), kept))
         })
         .await?;
         let pipeline = spec::read(
@@ -439,6 +481,7 @@ impl LocalSink {
             directory: directory.clone(),
             pipeline,
             machine: self.shared.machine.clone(),
+            logs: Arc::new(RunLogs::new(self.shared.logs, kept)),
             adopted: Mutex::new(slots),
         });
         let shared = self.shared.clone();

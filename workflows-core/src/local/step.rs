@@ -2,7 +2,8 @@
 //!
 //! A step runs under a keeper, a few lines of shell in a process group of its own. The keeper makes
 //! the file `began`, which must not be there, runs the program, and writes its exit code to `exit`.
-//! Its standard input, which its descendants inherit, is the step's lock file, on whose descriptor
+//! Where the system lets us, it enters a control group of the step's own before (see the module about
+//! them). Its standard input, which its descendants inherit, is the step's lock file, on whose descriptor
 //! the lock was taken before the keeper was started. Output goes straight to the file `log`. So after
 //! the engine was killed, the directory tells all:
 //!
@@ -27,16 +28,22 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::{files, spec::STEP_MARKER, stragglers};
+use super::{
+    control_group, files,
+    log_limit::{RunLogs, Watch},
+    spec::STEP_MARKER,
+    stragglers,
+};
 
-/// `$1` is the step's directory, the rest the program. No variable is set before the program has
+/// `$1` is the step's directory, `$2` its control group or nothing, the rest the program. No variable is set before the program has
 /// run: it would be the program's too. The traps keep the keeper alive to write the code when its
 /// group is told to end; the program gets the default actions.
 const KEEPER: &str = r#"exec 9<&0
 trap : HUP INT QUIT TERM
+[ -z "$2" ] || echo 0 > "$2/cgroup.procs" || exit 125
 set -C
 echo "$$" > "$1/began" || exit 125
-(shift; exec "$@")
+(shift 2; exec "$@")
 set -- "$1" "$?"
 echo "$2" > "$1/exit"
 exit "$2"
@@ -55,6 +62,10 @@ pub(super) struct Plan {
     pub(super) working_dir: PathBuf,
     /// Whether the directory is made when it is not there.
     pub(super) working_dir_is_ours: bool,
+    /// In which control group the step's own is made.
+    pub(super) groups: Option<PathBuf>,
+    /// What is kept of its log.
+    pub(super) logs: Arc<RunLogs>,
 }
 
 /// How a step ended.
@@ -74,6 +85,9 @@ pub(super) enum End {
 struct StartedRecord {
     /// Which start of the machine it was, where the system tells.
     boot: Option<String>,
+    /// The directory of its control group, where it has one.
+    #[serde(default)]
+    group: Option<PathBuf>,
 }
 
 /// A step that is looked after by a thread.
@@ -114,20 +128,24 @@ impl Process {
         }
         *keeper = Keeper::Adopted;
     }
-}
 
-impl Running {
-    /// Sends a signal to the step's processes.
-    pub(super) fn signal(&self, signal: Signal) {
-        let mut keeper = self.process.keeper();
+    fn signal(&self, signal: Signal) {
+        let mut keeper = self.keeper();
         match *keeper {
             Keeper::NotYet => *keeper = Keeper::Unwanted,
             Keeper::Child(pid) => {
                 let _ = kill_process_group(pid, signal);
             }
-            Keeper::Adopted => signal_adopted(&self.process.directory, signal),
+            Keeper::Adopted => signal_adopted(&self.directory, signal),
             Keeper::Unwanted | Keeper::Gone => {}
         }
+    }
+}
+
+impl Running {
+    /// Sends a signal to the step's processes.
+    pub(super) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// How it ended, once it has and none of its processes is left.
@@ -195,12 +213,26 @@ pub(super) fn start(plan: Plan) -> Running {
     running
 }
 
-fn supervise(plan: &Plan, process: &Process) -> io::Result<End> {
+/// The control group in which a step was started, where it was.
+pub(super) fn group_of(directory: &Path) -> Option<PathBuf> {
+    let started: StartedRecord = files::read_record(&directory.join("started.json")).ok()??;
+    // The steps of a run can write its records: nothing but a group of this step is believed.
+    started.group.filter(|group| control_group::is_of(group, directory))
+}
+
+fn supervise(plan: &Plan, process: &Arc<Process>) -> io::Result<End> {
     let directory = &plan.directory;
     if let Some(end) = files::read_record(&directory.join("ended.json"))? {
         return Ok(end);
     }
-    let end = run(plan, process)?;
+    let watched = process.clone();
+    let log = Watch::begin(directory, plan.logs.clone(), move || watched.signal(Signal::KILL));
+    if let Err(error) = &log {
+        tracing::warn!(step = %directory.display(), %error, "nothing limits the log of a step");
+    }
+    let end = run(plan, process);
+    drop(log);
+    let end = end?;
     files::write_record(&directory.join("ended.json"), &end)?;
     Ok(end)
 }
@@ -243,8 +275,10 @@ fn launch(plan: &Plan, process: &Process) -> io::Result<End> {
         return Ok(End::NotStarted(message));
     }
     files::create_directory(directory)?;
+    let group = plan.groups.as_deref().map(|parent| control_group::of(parent, directory));
     let mut command = Command::new("/bin/sh");
-    command.arg("-c").arg(KEEPER).arg("keeper").arg(directory).args(&plan.program);
+    command.arg("-c").arg(KEEPER).arg("keeper").arg(directory);
+    command.arg(group.as_deref().unwrap_or(Path::new(""))).args(&plan.program);
     if let Some(script) = &plan.script {
         let path = directory.join("script");
         files::remove_file(&path)?;
@@ -261,7 +295,11 @@ fn launch(plan: &Plan, process: &Process) -> io::Result<End> {
         .stdout(log.try_clone()?)
         .stderr(log)
         .process_group(0);
-    files::write_record(&directory.join("started.json"), &StartedRecord { boot: boot() })?;
+    let record = StartedRecord { boot: boot(), group };
+    files::write_record(&directory.join("started.json"), &record)?;
+    if let Some(group) = &record.group {
+        control_group::create(group)?;
+    }
     let Some(lock) = files::try_lock(&directory.join("lock"))? else {
         process.adopt();
         return wait_for_adopted(directory);

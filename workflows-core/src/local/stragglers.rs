@@ -1,6 +1,7 @@
 //! Processes that a step left behind, and how they are ended.
 //!
-//! A step's processes are known by three signs: the process group that its first one leads, the
+//! Where a step has a control group, the kernel knows its processes. Else, and besides, they are
+//! known by three signs: the process group that its first one leads, the
 //! environment variable [`STEP_MARKER`] with which each starts, and the step's lock, of which each
 //! inherits a descriptor. A process has to leave the group, clear its environment and close what it
 //! inherited to bear none of them; programs that go into the background do one or two. The last two
@@ -13,7 +14,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::{files, spec::STEP_MARKER};
+use super::{control_group, files, spec::STEP_MARKER, step};
 
 /// Kills whatever of a step is alive and returns when nothing is. `group` is its process group, while
 /// that number is certain to be its.
@@ -21,7 +22,9 @@ pub(super) fn end(step: &Path, group: Option<Pid>) {
     const PATIENCE: Duration = Duration::from_secs(10);
     let began = Instant::now();
     let mut pause = Duration::from_millis(1);
+    let control_group = step::group_of(step);
     loop {
+        let populated = control_group.as_deref().is_some_and(control_group::kill);
         if let Some(group) = group {
             // An empty group is the aim.
             let _ = kill_process_group(group, Signal::KILL);
@@ -31,7 +34,10 @@ pub(super) fn end(step: &Path, group: Option<Pid>) {
         // so that a lock that is held only now proves nothing.
         let by_descriptor = held && began.elapsed() > Duration::from_millis(50);
         let found = signal(step, Signal::KILL, by_descriptor);
-        if found == 0 && !held {
+        if found == 0 && !held && !populated {
+            if let Some(group) = &control_group {
+                control_group::remove(group);
+            }
             return;
         }
         if began.elapsed() > PATIENCE {

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::{
     files,
+    log_limit::RunLogs,
     run_directory::{AttemptDirectory, AttemptRecord, RunDirectory, RunRecord},
     spec::{Binding, Pipeline, Step, Task, Volume, relative},
     step::{self, End, Plan},
@@ -33,6 +34,8 @@ pub(super) struct Machine {
     pub(super) slots: Arc<Semaphore>,
     /// The environment that each step gets.
     pub(super) env: Vec<(String, String)>,
+    /// In which control group those of the steps are made, where they can be.
+    pub(super) groups: Option<PathBuf>,
 }
 
 /// That the running tasks of a section shall end.
@@ -58,6 +61,7 @@ pub(super) struct RunContext {
     pub(super) directory: RunDirectory,
     pub(super) pipeline: Pipeline,
     pub(super) machine: Arc<Machine>,
+    pub(super) logs: Arc<RunLogs>,
     /// The slots of steps that were running when the sink was opened, by their directories.
     pub(super) adopted: Mutex<BTreeMap<PathBuf, OwnedSemaphorePermit>>,
 }
@@ -517,6 +521,8 @@ impl Attempt<'_> {
             args: elements(&step.args)?,
             working_dir,
             working_dir_is_ours,
+            groups: self.scope.run.machine.groups.clone(),
+            logs: self.scope.run.logs.clone(),
             env,
         })
     }

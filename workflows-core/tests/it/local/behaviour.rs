@@ -439,23 +439,6 @@ async fn a_step_that_ignores_the_polite_signal_is_killed() {
 }
 
 #[tokio::test]
-async fn what_a_step_leaves_running_is_killed_with_it() {
-    let bench = Bench::new().await;
-    let leave = |how: &str| format!("{how} > /dev/null 2>&1 &\n");
-    let mark = bench.directory.path().display().to_string();
-    // In the group; out of it; out of it without its environment; out of it without the lock.
-    let script = [
-        leave(&format!("sh -c 'sleep 1000; : {mark}'")),
-        leave(&format!("setsid sh -c 'sleep 1001; : {mark}'")),
-        leave(&format!("setsid env -i sh -c 'sleep 1002; : {mark}'")),
-        leave(&format!("setsid sh -c 'exec 0<&- 9<&-; sleep 1003; : {mark}'")),
-    ]
-    .concat();
-    assert_phase(&bench.run(pipeline(json!([task("a", &script)]))).await, RunPhase::Succeeded);
-    assert_eq!(processes_below(bench.directory.path()), [] as [&str; 0]);
-}
-
-#[tokio::test]
 async fn the_same_key_makes_one_run_and_another_run_under_it_is_refused() {
     let bench = Bench::new().await;
     let count = bench.path("count");

@@ -5,4 +5,6 @@ mod bench;
 #[cfg(feature = "conformance")]
 mod conformance;
 mod crash;
+mod leftovers;
+mod logs;
 mod refusals;
