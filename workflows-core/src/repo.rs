@@ -95,9 +95,10 @@ pub trait RepoConnection: Debug + Send + Sync + 'static {
     /// The files that differ between two commits, over all commits that lie between them. With no
     /// `from`, those that differ from the empty tree. Renames show as both names.
     ///
-    /// For a pull request the engine asks with the base's and the head's commit. What was committed
-    /// to the base since the two parted differs as well, and counts as changed too; a host that
-    /// compares from the merge base (GitHub does) may leave it out.
+    /// For a pull request the engine asks from the commit at which head and base parted
+    /// ([`History::merge_base`]), so that what was committed to the base since does not count. Where
+    /// that is not known it asks from the base itself: a host that compares from the merge base
+    /// (GitHub does) says the same then, and of another one more counts as changed.
     fn changed_files(
         &self,
         from: Option<&CommitId>,
@@ -300,6 +301,12 @@ pub trait History: Debug + Send + Sync {
 
     /// Whether `ancestor` is `descendant` or one of those before it.
     async fn is_ancestor(&self, ancestor: &CommitId, descendant: &CommitId) -> Result<bool>;
+
+    /// The best commit that both have in their history, as `git merge-base` finds it; `None` when
+    /// there is none, or when a driver leaves that to its host, as is the default.
+    async fn merge_base(&self, _one: &CommitId, _other: &CommitId) -> Result<Option<CommitId>> {
+        Ok(None)
+    }
 
     /// The newest commit on the first-parent line of a ref whose committer date is at or before an
     /// instant; `None` when all are later.

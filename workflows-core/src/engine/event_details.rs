@@ -54,7 +54,11 @@ impl LedgerDetails {
             return Err(Error::unsupported("list changed files", "the event leads to no commit"));
         };
         let from = match (&self.event.base, &self.event.pull_request) {
-            (Some(base), _) => Some(base.sha.clone()),
+            (Some(base), Some(_)) => {
+                let parted = merge_base(&*repository, &base.sha, &head.sha).await?;
+                Some(parted.unwrap_or_else(|| base.sha.clone()))
+            }
+            (Some(base), None) => Some(base.sha.clone()),
             (None, None) if self.event.kind == EventKind::PUSH => {
                 parted_from_default(&*repository, &head.sha).await?
             }
@@ -105,6 +109,20 @@ impl EventDetails for LedgerDetails {
             Some(id) => self.store.payload(&self.event.tenant, id).await,
             None => Ok(None),
         }
+    }
+}
+
+/// Where a pull request parted from its base; `None` when that is not known.
+async fn merge_base(
+    repository: &dyn RepoConnection,
+    base: &CommitId,
+    head: &CommitId,
+) -> Result<Option<CommitId>> {
+    let Some(history) = repository.history() else { return Ok(None) };
+    match history.merge_base(base, head).await {
+        // A history that is too long, or not whole: from the base itself more counts as changed.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Invalid) => Ok(None),
+        found => found,
     }
 }
 

@@ -265,6 +265,13 @@ impl History for GitRepository {
         self.within(found).await
     }
 
+    async fn merge_base(&self, one: &CommitId, other: &CommitId) -> Result<Option<CommitId>> {
+        let (one, other) = (oid_of(one)?, oid_of(other)?);
+        let most = self.settings.max_history;
+        let find = self.read_history(move |repo| objects::merge_base(repo, one, other, most));
+        self.within(find).await?.map(commit_id).transpose()
+    }
+
     async fn first_parent_as_of(
         &self,
         reference: &str,

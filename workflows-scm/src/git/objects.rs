@@ -4,7 +4,7 @@
 //! be fetched and the reading begun again.
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -347,6 +347,48 @@ pub(super) fn descent(
         }
     }
     Ok(if whole { Descent::NotFound } else { Descent::Unknown })
+}
+
+/// The best common ancestor of two commits, over at most `most` commits: of several the newest. As git
+/// finds it: newest first, until all that is left is before a common ancestor that was found.
+pub(super) fn merge_base(
+    repository: &Repository,
+    one: Oid,
+    other: Oid,
+    most: usize,
+) -> Read<Option<Oid>> {
+    const OF_ONE: u8 = 1;
+    const OF_OTHER: u8 = 2;
+    const OF_BOTH: u8 = OF_ONE | OF_OTHER;
+    const BEFORE_A_BASE: u8 = 4;
+    let mut marks = HashMap::from([(one, OF_ONE)]);
+    *marks.entry(other).or_default() |= OF_OTHER;
+    let mut open = BinaryHeap::new();
+    for id in [one, other] {
+        open.push((find_commit(repository, id)?.time().seconds(), id));
+    }
+    let mut found = Vec::new();
+    let settled = |marks: &HashMap<Oid, u8>, id: &Oid| marks[id] & BEFORE_A_BASE != 0;
+    while !open.iter().all(|(_, id)| settled(&marks, id)) {
+        let Some((time, id)) = open.pop() else { break };
+        if marks.len() > most {
+            return Err(too_long("find where commits parted", most).into());
+        }
+        let mut mark = marks[&id];
+        if mark & (OF_BOTH | BEFORE_A_BASE) == OF_BOTH {
+            found.push((time, id));
+            mark |= BEFORE_A_BASE;
+        }
+        for parent in find_commit(repository, id)?.parent_ids() {
+            let known = marks.entry(parent).or_default();
+            if *known & mark != mark {
+                *known |= mark;
+                open.push((find_commit(repository, parent)?.time().seconds(), parent));
+            }
+        }
+    }
+    found.retain(|(_, id)| !settled(&marks, id));
+    Ok(found.into_iter().max().map(|(_, id)| id))
 }
 
 /// The newest commit on the first-parent line at or before an instant, over at most `most` commits.

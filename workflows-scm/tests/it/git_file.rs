@@ -42,6 +42,7 @@ async fn a_repository_is_read_where_it_is_bare_or_with_a_work_tree() {
             let history = connection.history().unwrap();
             assert!(history.is_ancestor(&first, &second).await.unwrap());
             assert!(!history.is_ancestor(&second, &first).await.unwrap());
+            assert_eq!(history.merge_base(&second, &first).await.unwrap(), Some(first.clone()));
             let late: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
             let found = history.first_parent_as_of("refs/heads/main", late).await.unwrap();
             assert_eq!(found, Some(second.clone()));

@@ -349,6 +349,17 @@ async fn ancestry_costs_the_commits_between() {
     ] {
         assert_eq!(history.is_ancestor(ancestor, descendant).await.unwrap(), expected);
     }
+    for (one, other, expected) in [
+        (&after, &side, &before),
+        (&side, &after, &before),
+        (&merged, &side, &side),
+        (&merged, &after, &after),
+        (&merged, &merged, &merged),
+        (&before, &merged, &before),
+    ] {
+        let found = history.merge_base(one, other).await.unwrap();
+        assert_eq!(found.as_ref(), Some(expected), "{one} {other}");
+    }
     let nowhere: CommitId = "12".repeat(20).parse().unwrap();
     assert!(!history.is_ancestor(&nowhere, &merged).await.unwrap());
     let error = history.is_ancestor(&merged, &nowhere).await.unwrap_err();

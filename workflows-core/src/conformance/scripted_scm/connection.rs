@@ -216,6 +216,10 @@ impl History for ScriptedConnection {
         })
     }
 
+    async fn merge_base(&self, one: &CommitId, other: &CommitId) -> Result<Option<CommitId>> {
+        self.call(ScmCall::MergeBase, format!("{one} {other}"), |repo| repo.merge_base(one, other))
+    }
+
     async fn first_parent_as_of(
         &self,
         reference: &str,

@@ -170,6 +170,17 @@ impl Repo {
         Ok(false)
     }
 
+    pub(super) fn merge_base(&self, one: &CommitId, other: &CommitId) -> Result<Option<CommitId>> {
+        let mut open = VecDeque::from([other.clone()]);
+        while let Some(id) = open.pop_front() {
+            if self.is_ancestor(&id, one)? {
+                return Ok(Some(id));
+            }
+            open.extend(self.commit(&id)?.info.parents.iter().cloned());
+        }
+        Ok(None)
+    }
+
     pub(super) fn changed_files(
         &self,
         from: Option<&CommitId>,

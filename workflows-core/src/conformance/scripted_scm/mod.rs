@@ -62,6 +62,7 @@ pub enum ScmCall {
     ChangedFiles,
     Commit,
     IsAncestor,
+    MergeBase,
     FirstParentAsOf,
     PullRequest,
     PullRequestsChangedSince,

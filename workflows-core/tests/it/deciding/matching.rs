@@ -68,6 +68,23 @@ async fn a_new_branch_changed_what_it_has_over_the_default_branch() {
 }
 
 #[tokio::test]
+async fn a_pull_request_changed_what_it_has_since_it_parted_from_its_base() {
+    let docs = "\n  triggers: [{ name: p, on: pull_request, paths: { include: ['docs/**'] } }]";
+    let world = World::with(&workflow("docs", docs));
+    world.repo.push("alice", "main", &[("docs/old.md", "1")]);
+    world.repo.push("alice", "code", &[("src/x", "1")]);
+    world.repo.push("alice", "text", &[("docs/new.md", "1")]);
+    world.repo.push("alice", "main", &[("docs/old.md", "2")]);
+    let (_, opened) = world.repo.open_pull_request("alice", "code", "main");
+    let event = world.hears(opened).await.unwrap();
+    assert_eq!(rejected_by(&world.outcome(&event, "p").await), "paths");
+    assert_eq!(world.scm.calls(ScmCall::MergeBase), 1);
+    let (_, opened) = world.repo.open_pull_request("alice", "text", "main");
+    world.hears(opened).await;
+    assert_eq!(world.runs().await.len(), 1);
+}
+
+#[tokio::test]
 async fn files_of_a_commit_that_was_forced_away_are_unknown_and_path_filters_hold() {
     let docs = "\n  triggers: [{ name: p, on: push, paths: { include: ['docs/**'] } }]";
     let world = World::with(&workflow("docs", docs));
