@@ -17,7 +17,7 @@ use workflows_core::{
     store::{SqliteOptions, SqliteStore},
 };
 
-use crate::fire::{self, Dice, Pushes, lines, wait_until};
+use crate::fire::{self, Dice, Pushes, lines, wait_until, wait_while_it_gets_on};
 
 /// How often the engine is killed. A longer run sets `WORKFLOWS_CRASHES`.
 const CRASHES: usize = 200;
@@ -107,12 +107,10 @@ fn killed_at_random_it_loses_nothing_and_repeats_nothing() {
 
     let mut engine = start(&state, &repository);
     let journal = state.join("journal");
-    wait_until("a line of each branch's run", || {
-        lines(&log).len() >= pushes.branches("work").len()
-    });
-    wait_until("a notification of each branch's run", || {
-        let told: BTreeSet<_> = lines(&journal).into_iter().collect();
-        told.len() >= pushes.branches("work").len()
+    let branches = pushes.branches("work").len();
+    wait_while_it_gets_on("a line of each branch's run", branches, || lines(&log).len());
+    wait_while_it_gets_on("a notification of each branch's run", branches, || {
+        lines(&journal).into_iter().collect::<BTreeSet<_>>().len()
     });
     // The last run on main may still be going on. A ledger that is in use cannot be asked, so the
     // engine is stopped for each look.
@@ -143,6 +141,11 @@ fn killed_at_random_it_loses_nothing_and_repeats_nothing() {
     assert_eq!(told.len(), pushes.branches("work").len(), "one run told of for each branch");
 
     runtime.block_on(the_ledger_agrees(&state, &pushes));
+    println!(
+        "{crashes} kills, {branches} branches pushed, {} lines about {} runs in the journal",
+        lines(&journal).len(),
+        told.len()
+    );
 }
 
 async fn open(state: &Path) -> SqliteStore {

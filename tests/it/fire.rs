@@ -12,7 +12,7 @@ use workflows_core::{
     store::{EventQuery, PageRequest, RunQuery},
 };
 
-/// How long everything may take to come to rest after the last kill.
+/// How long something may take to come, or nothing may happen while more is still to come.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A sequence of numbers that is the same for the same seed.
@@ -105,6 +105,22 @@ pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let since = Instant::now();
     while !holds() {
         assert!(since.elapsed() < PATIENCE, "{what} did not come within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Waits until another process has done so much, for as long as it gets on with it.
+pub(crate) fn wait_while_it_gets_on(what: &str, enough: usize, mut done: impl FnMut() -> usize) {
+    let (mut since, mut before) = (Instant::now(), 0);
+    loop {
+        let now = done();
+        if now >= enough {
+            return;
+        }
+        if now > before {
+            (since, before) = (Instant::now(), now);
+        }
+        assert!(since.elapsed() < PATIENCE, "{what}: {now} of {enough}, and then nothing");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
