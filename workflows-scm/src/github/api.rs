@@ -102,12 +102,10 @@ pub(crate) struct Client {
 
 /// One page of a list.
 #[derive(Debug)]
-pub(crate) struct Page<T> {
-    pub(crate) items: Vec<T>,
+struct Page<T> {
+    items: Vec<T>,
     /// Where the next one is.
-    pub(crate) next: Option<Route>,
-    /// Whether GitHub said that it is what an earlier call got; that cost nothing.
-    pub(crate) unchanged: bool,
+    next: Option<Route>,
 }
 
 impl Client {
@@ -180,17 +178,6 @@ impl Client {
         parse(&call, &answer.body)
     }
 
-    /// Puts a thing; what GitHub answers is not looked at.
-    pub(crate) async fn put(
-        &self,
-        operation: &'static str,
-        route: &Route,
-        body: &(impl Serialize + Sync + ?Sized),
-    ) -> Result<()> {
-        let call = self.write(operation, Method::PUT, route, body)?;
-        self.send(&call).await.map(drop)
-    }
-
     /// Tells GitHub to do something; what it answers is not looked at (`202` and `204` have no
     /// content).
     pub(crate) async fn tell(&self, operation: &'static str, route: &Route) -> Result<()> {
@@ -202,15 +189,6 @@ impl Client {
     pub(crate) async fn delete(&self, operation: &'static str, route: &Route) -> Result<()> {
         let call = Call { cost: Cost::Write, ..self.call(operation, Method::DELETE, route) };
         self.send(&call).await.map(drop)
-    }
-
-    /// Asks whether something is so, where GitHub answers with `204` or `404`.
-    pub(crate) async fn is(&self, operation: &'static str, route: &Route) -> Result<bool> {
-        match self.read(&self.call(operation, Method::GET, route)).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 
     /// Queries GraphQL; returns `data`.
@@ -239,16 +217,7 @@ impl Client {
         })
     }
 
-    /// One page of a list; see [`pages`](Self::pages).
-    pub(crate) async fn page<T: DeserializeOwned>(
-        &self,
-        operation: &'static str,
-        route: &Route,
-    ) -> Result<Page<T>> {
-        self.page_in(operation, route, None).await
-    }
-
-    async fn page_in<T: DeserializeOwned>(
+    async fn page<T: DeserializeOwned>(
         &self,
         operation: &'static str,
         route: &Route,
@@ -270,7 +239,7 @@ impl Client {
             .header("link")
             .and_then(next_link)
             .and_then(|link| Route::from_link(self.api.0.transport.base(), link));
-        Ok(Page { items, next, unchanged: answer.status == StatusCode::NOT_MODIFIED })
+        Ok(Page { items, next })
     }
 
     /// The items of all pages of a list, in order; a page is asked for when its items are.
@@ -317,7 +286,7 @@ impl Client {
                     .with("route", &route)
                     .with("pages", at.seen.len()));
             }
-            let page = at.client.page_in::<T>(operation, &route, field).await?;
+            let page = at.client.page::<T>(operation, &route, field).await?;
             at.next = page.next;
             Ok(Some((stream::iter(page.items.into_iter().map(Ok)), at)))
         })

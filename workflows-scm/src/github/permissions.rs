@@ -8,7 +8,7 @@ use workflows_core::{
 };
 
 use super::{
-    api::{Priority, Route, Scope},
+    api::{Priority, RepoPath, Route, Scope},
     connection::GitHubRepository,
 };
 
@@ -43,20 +43,20 @@ impl Permissions for GitHubRepository {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Permission::None),
             Err(error) => return Err(error.with("actor", crate::printable::printable(actor))),
         };
-        let named = |name: &str| match name {
-            "admin" => Some(Permission::Admin),
-            "maintain" => Some(Permission::Maintain),
-            "write" => Some(Permission::Write),
-            "triage" => Some(Permission::Triage),
-            "read" => Some(Permission::Read),
-            "none" => Some(Permission::None),
-            _ => None,
-        };
-        let role = told.role_name.as_deref().and_then(named);
-        role.or_else(|| named(&told.permission)).ok_or_else(|| {
-            Error::transient(OPERATION, "GitHub names a permission that is not known here")
-                .with("permission", crate::printable::printable(&told.permission))
-        })
+        // The finer roles are told as the ones below them, with their name beside.
+        match (told.permission.as_str(), told.role_name.as_deref()) {
+            ("write", Some("maintain")) => Ok(Permission::Maintain),
+            ("read", Some("triage")) => Ok(Permission::Triage),
+            ("admin", _) => Ok(Permission::Admin),
+            ("write", _) => Ok(Permission::Write),
+            ("read", _) => Ok(Permission::Read),
+            ("none", _) => Ok(Permission::None),
+            (unknown, _) => Err(Error::invalid(
+                OPERATION,
+                "GitHub names a permission that is not known here",
+            )
+            .with("permission", crate::printable::printable(unknown))),
+        }
     }
 
     /// A team is written `organisation/team` or, of the organisation that owns the repository,
@@ -66,7 +66,8 @@ impl Permissions for GitHubRepository {
         let team = team.trim().trim_start_matches('@');
         let (organisation, name) = team.split_once('/').unwrap_or((&self.path.owner, team));
         let slug = name.to_lowercase().replace(' ', "-");
-        if actor.is_empty() || slug.is_empty() || organisation.is_empty() {
+        // What cannot be a name is not asked for.
+        if actor.is_empty() || RepoPath::parse(&format!("{organisation}/{slug}")).is_err() {
             return Ok(false);
         }
         let route = Route::new(["orgs", organisation, "teams", &slug, "memberships", actor]);
