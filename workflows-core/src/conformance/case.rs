@@ -126,7 +126,7 @@ macro_rules! suite {
                             .into_iter()
                             .find(|case| case.name == stringify!($case))
                             .expect("the suite has the case that its macro names");
-                        let fixture = Option::<$fixture>::from($d make_fixture.await);
+                        let fixture: Option<_> = $d make_fixture.await.into();
                         let Some(fixture) = fixture else { return };
                         if let Err(failure) = (case.run)(fixture).await {
                             panic!("{failure}");

@@ -51,11 +51,10 @@ impl Permissions for GitHubRepository {
             ("write", _) => Ok(Permission::Write),
             ("read", _) => Ok(Permission::Read),
             ("none", _) => Ok(Permission::None),
-            (unknown, _) => Err(Error::invalid(
-                OPERATION,
-                "GitHub names a permission that is not known here",
-            )
-            .with("permission", crate::printable::printable(unknown))),
+            (unknown, _) => {
+                Err(Error::invalid(OPERATION, "GitHub names a permission that is not known here")
+                    .with("permission", crate::printable::printable(unknown)))
+            }
         }
     }
 

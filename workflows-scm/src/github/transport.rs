@@ -1,6 +1,6 @@
 //! One call to GitHub: sent under a credential's budget, with a time limit, its answer bounded.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -95,13 +95,21 @@ impl Answer {
     }
 }
 
-#[derive(Debug)]
 pub(super) struct Transport {
     client: Client,
     base: Url,
     graphql: Url,
     governor: Arc<Governor>,
     call_timeout: Duration,
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport")
+            .field("base", &self.base.as_str())
+            .field("call_timeout", &self.call_timeout)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How the client connects.
