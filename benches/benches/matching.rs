@@ -44,6 +44,7 @@ fn event(repo: &str, kind: EventKind, branch: &str) -> Event {
         base: Some(revision(branch)),
         pull_request,
         label: None,
+        lacks: None,
         comment: None,
         sender: Some("ada".into()),
         data: BTreeMap::new(),

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use secrecy::SecretString;
@@ -15,7 +15,10 @@ mod status;
 pub use self::status::{
     EarlierReport, ReportedStatus, Status, StatusAction, StatusReporter, StatusState,
 };
-use crate::{CommitId, Error, RepoRef, Result, event::PullRequest};
+use crate::{
+    CommitId, Error, RepoRef, Result,
+    event::{Comment, PullRequest, PullRequestState},
+};
 
 /// The host part of a connection: API base, credentials, and how to reach a repository there. One
 /// for each credential; it serves every repository that it allows.
@@ -132,6 +135,11 @@ pub trait RepoConnection: Debug + Send + Sync + 'static {
 
     /// Comments on a pull request.
     fn commenter(&self) -> Option<&dyn Commenter> {
+        None
+    }
+
+    /// Comments as they come.
+    fn comment_feed(&self) -> Option<&dyn CommentFeed> {
         None
     }
 
@@ -342,6 +350,13 @@ pub trait PullRequests: Debug + Send + Sync {
 
     /// Those that changed at or after an instant, whatever their state, newest change first.
     fn changed_since(&self, since: Option<Timestamp>) -> BoxStream<'_, Result<PullRequest>>;
+
+    /// Those that are open, in no certain order. Without an own implementation all are listed.
+    fn open(&self) -> BoxStream<'_, Result<PullRequest>> {
+        let is_open = |one: &PullRequest| one.state == PullRequestState::Open;
+        let all = self.changed_since(None);
+        all.try_filter(move |one| std::future::ready(is_open(one))).boxed()
+    }
 }
 
 /// Who may do what in the repository.
@@ -411,6 +426,29 @@ pub trait Commenter: Debug + Send + Sync {
     /// Acknowledges a comment, with a reaction where the host has them. `comment` is the id that the
     /// event carried. Repeating changes nothing.
     async fn acknowledge(&self, pull_request: u64, comment: &str, accepted: bool) -> Result<()>;
+}
+
+/// Comments on pull requests as they come, for who finds them by looking.
+///
+/// A comment changes its pull request ([`PullRequests::changed_since`] lists it), so that who looks
+/// there need not ask here while nothing changes.
+pub trait CommentFeed: Debug + Send + Sync {
+    /// Comments on pull requests that were written or changed at or after an instant, in no certain
+    /// order. A host whose listing holds other comments, too (those on issues), leaves them out.
+    fn comments_since(&self, since: Timestamp) -> BoxStream<'_, Result<FoundComment>>;
+}
+
+/// A comment that was found by looking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundComment {
+    /// The comment.
+    pub comment: Comment,
+    /// The number of its pull request.
+    pub pull_request: u64,
+    /// When it was written.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
 }
 
 /// The repository's webhook at the host.
@@ -519,6 +557,8 @@ pub enum Capability {
     StatusReporter,
     /// [`Commenter`].
     Commenter,
+    /// [`CommentFeed`].
+    CommentFeed,
     /// [`WebhookAdmin`].
     WebhookAdmin,
     /// [`DeliveryLog`].

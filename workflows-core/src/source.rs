@@ -1,6 +1,10 @@
 //! What produces observations: [`EventSource`], and the [`Publisher`] that it hands them to.
 
-use std::{collections::BTreeSet, fmt::Debug, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt::Debug,
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -8,10 +12,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ConnectionName, EventKind, RepoConnection, RepoRef, Result, SecretStore, SharedClock,
-    SourceName, Tenant,
+    ConnectionName, DeliveryId, EventKind, RepoConnection, RepoRef, Result, SecretStore,
+    SharedClock, SourceName, Tenant,
     event::{Observation, SubjectKey, SubjectState},
-    store::{Admitted, CursorMove, Store},
+    store::{Admitted, CursorMove, ObservationQuery, PageRequest, Store},
 };
 
 /// Something that produces observations: a webhook receiver, a poller, a schedule, a delivery-log
@@ -178,6 +182,32 @@ impl Publisher {
     /// `Transient`.
     pub async fn cursor(&self, tenant: &Tenant, name: &str) -> Result<Option<String>> {
         self.store.cursor(tenant, name).await
+    }
+
+    /// The ids of the deliveries that a source has handed in since an instant, whatever came of
+    /// them.
+    ///
+    /// # Errors
+    ///
+    /// `Transient`.
+    pub async fn delivered_since(
+        &self,
+        tenant: &Tenant,
+        source: &SourceName,
+        since: Timestamp,
+    ) -> Result<HashSet<DeliveryId>> {
+        let mut delivered = HashSet::new();
+        let mut page = PageRequest { limit: 1_000, after: None };
+        loop {
+            let query = ObservationQuery::of(tenant.clone()).since(Some(since)).page(page);
+            let found = self.store.observations(query).await?;
+            let of_source = found.items.into_iter().filter(|one| one.source == *source);
+            delivered.extend(of_source.map(|one| one.delivery));
+            match found.next {
+                Some(next) => page.after = Some(next),
+                None => return Ok(delivered),
+            }
+        }
     }
 
     /// What is recorded of the subjects of a repository whose names begin with a prefix.

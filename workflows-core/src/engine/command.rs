@@ -1,6 +1,6 @@
 //! What programs and hosts tell the engine: [`Command`].
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -96,6 +96,19 @@ pub enum RerunOf {
         /// The event.
         event: EventKey,
     },
+    /// What a status stands for: its run, or, where it is a note, whatever did not succeed for its
+    /// commit.
+    Shown {
+        /// [`Status::external_id`](crate::repo::Status::external_id).
+        external_id: Arc<str>,
+        /// The commit that shows it.
+        commit: CommitId,
+    },
+    /// Whatever ran last for a commit, of each trigger of a workflow.
+    All {
+        /// The commit.
+        commit: CommitId,
+    },
     /// Whatever matched the newest event that led to a commit and did not succeed.
     Unsuccessful {
         /// The commit.
@@ -185,6 +198,10 @@ mod tests {
             Command::Approve { pull_request: 7, head: commit.clone() },
             Command::Rerun { of: RerunOf::Run { run } },
             Command::Rerun { of: RerunOf::Event { event: "t/r/s/x/1".into() } },
+            Command::Rerun {
+                of: RerunOf::Shown { external_id: "r".into(), commit: commit.clone() },
+            },
+            Command::Rerun { of: RerunOf::All { commit: commit.clone() } },
             Command::Rerun { of: RerunOf::Unsuccessful { commit } },
             Command::Hold { workflow: workflow.clone(), reason: "incident".into() },
             Command::Unhold { workflow },

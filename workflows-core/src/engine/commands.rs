@@ -1,7 +1,7 @@
 //! Commands: the platform's own in comments (`/test`, `/retest`, `/ok-to-test`, `/cancel`), and
 //! those of programs ([`Command`]).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::{
     answers,
@@ -103,6 +103,33 @@ struct Given<'a> {
     by: Arc<str>,
 }
 
+/// Which of the latest runs are run again.
+#[derive(Debug, Clone, Copy)]
+enum Latest {
+    /// Those that ended.
+    Ended,
+    /// Those that ended otherwise than well.
+    Unsuccessful,
+}
+
+impl Latest {
+    fn has(self, state: RunState) -> bool {
+        match self {
+            Self::Ended => true,
+            Self::Unsuccessful => state != RunState::Succeeded,
+        }
+    }
+}
+
+impl fmt::Display for Latest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended => Ok(()),
+            Self::Unsuccessful => f.write_str(" that did not succeed"),
+        }
+    }
+}
+
 /// The most pages of the ledger that one command reads.
 const PAGES: usize = 20;
 const PAGE: u32 = 200;
@@ -146,7 +173,8 @@ impl Given<'_> {
                     .pull_request(Some(pull_request.number))
                     .commit(Some(head.clone()));
                 let events = self.events_at(pull_request.number, head).await?;
-                self.retest(query, &events, workflow.as_deref(), effects).await
+                let workflow = workflow.as_deref();
+                self.retest(Latest::Unsuccessful, query, &events, workflow, effects).await
             }
             PlatformCommand::Cancel { workflow } => {
                 self.cancel_all(pull_request.number, workflow.as_deref(), effects).await
@@ -190,12 +218,15 @@ impl Given<'_> {
             }
             Command::Rerun { of: RerunOf::Run { run } } => {
                 let Some(run) = self.run(&run, program).await? else { return Ok(no_run(&run)) };
-                let only = vec![Selected {
-                    workflow: Arc::clone(&run.workflow.name),
-                    trigger: Some(Arc::clone(&run.trigger)),
-                }];
-                self.again(&run.event, Some(only), effects);
-                Ok(done(format!("run {} runs again", run.name)))
+                Ok(self.run_again(&run, effects))
+            }
+            Command::Rerun { of: RerunOf::Shown { external_id, commit } } => {
+                let key = RunKey::from(external_id.to_string());
+                if let Some(run) = self.run(&key, program).await? {
+                    return Ok(self.run_again(&run, effects));
+                }
+                let (runs, events) = self.of_commit(&commit).await?;
+                self.retest(Latest::Unsuccessful, runs, &events, None, effects).await
             }
             Command::Rerun { of: RerunOf::Event { event } } => {
                 let known = self.core.store.event(tenant, &event).await?;
@@ -210,14 +241,12 @@ impl Given<'_> {
                 }
             }
             Command::Rerun { of: RerunOf::Unsuccessful { commit } } => {
-                let query = RunQuery::of(tenant.clone())
-                    .repo(Some(self.event.repo.id.clone()))
-                    .commit(Some(commit.clone()));
-                let about = EventQuery::of(tenant.clone())
-                    .repo(Some(self.event.repo.id.clone()))
-                    .commit(Some(commit));
-                let events = self.events(about).await?;
-                self.retest(query, &events, None, effects).await
+                let (runs, events) = self.of_commit(&commit).await?;
+                self.retest(Latest::Unsuccessful, runs, &events, None, effects).await
+            }
+            Command::Rerun { of: RerunOf::All { commit } } => {
+                let (runs, events) = self.of_commit(&commit).await?;
+                self.retest(Latest::Ended, runs, &events, None, effects).await
             }
             Command::Hold { workflow, reason } => {
                 let now = self.core.clock.now();
@@ -328,10 +357,20 @@ impl Given<'_> {
         }))
     }
 
-    /// Runs again what did not succeed: of each trigger of a workflow the latest run that a query
-    /// finds, and what could not be planned for one of the events.
+    /// Which runs there are for a commit, and which events led to it.
+    async fn of_commit(&self, commit: &CommitId) -> Result<(RunQuery, Vec<Event>)> {
+        let repo = Some(self.event.repo.id.clone());
+        let tenant = &self.event.tenant;
+        let runs = RunQuery::of(tenant.clone()).repo(repo.clone()).commit(Some(commit.clone()));
+        let about = EventQuery::of(tenant.clone()).repo(repo).commit(Some(commit.clone()));
+        Ok((runs, self.events(about).await?))
+    }
+
+    /// Runs again, of each trigger of a workflow, the latest run that a query finds when it is one
+    /// of those asked for, and what could not be planned for one of the events.
     async fn retest(
         &self,
+        which: Latest,
         query: RunQuery,
         events: &[Event],
         workflow: Option<&str>,
@@ -348,7 +387,7 @@ impl Given<'_> {
         }
         let mut again: BTreeMap<EventKey, Vec<Selected>> = BTreeMap::new();
         for ((workflow, trigger), run) in &latest {
-            if run.state.is_terminal() && run.state != RunState::Succeeded {
+            if run.state.is_terminal() && which.has(run.state) {
                 let selected =
                     Selected { workflow: Arc::clone(workflow), trigger: Some(Arc::clone(trigger)) };
                 again.entry(run.event.clone()).or_default().push(selected);
@@ -369,8 +408,8 @@ impl Given<'_> {
         if again.is_empty() {
             return Ok(CommandOutcome::Failed {
                 error: match workflow {
-                    Some(name) => format!("no ended run of {name} that did not succeed is known"),
-                    None => "no ended run that did not succeed is known".to_owned(),
+                    Some(name) => format!("no ended run of {name}{which} is known"),
+                    None => format!("no ended run{which} is known"),
                 },
             });
         }
@@ -398,6 +437,15 @@ impl Given<'_> {
             .filter(|one| matches!(one.outcome, Outcome::Failed { .. }))
             .map(|one| (one.workflow.name, one.trigger))
             .collect())
+    }
+
+    fn run_again(&self, run: &Run, effects: &mut Effects) -> CommandOutcome {
+        let only = vec![Selected {
+            workflow: Arc::clone(&run.workflow.name),
+            trigger: Some(Arc::clone(&run.trigger)),
+        }];
+        self.again(&run.event, Some(only), effects);
+        done(format!("run {} runs again", run.name))
     }
 
     /// Has an event decided in another attempt, whose id is this command's.

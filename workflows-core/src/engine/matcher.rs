@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    commands,
+    commands, completion,
     core::Core,
     directory::{LoadedDirectory, Place},
     event_details::LedgerDetails,
@@ -107,8 +107,17 @@ pub(crate) async fn run(core: &Core, claim: &Claim) -> Result<Committed> {
         // Retention has removed it, so nobody waits for it any more.
         return core.commit(claim, Effects::default()).await;
     };
-    let event = Arc::new(event);
-    let effects = match decide(core, claim, &event, attempt).await {
+    let mut event = Arc::new(event);
+    let decided = async {
+        if let Some(complete) = completion::complete(core, &event).await? {
+            event = complete;
+            let mut effects = decide(core, claim, &event, attempt).await?;
+            effects.completed = Some(Box::new(Event::clone(&event)));
+            return Ok(effects);
+        }
+        decide(core, claim, &event, attempt).await
+    };
+    let effects = match decided.await {
         Ok(effects) => effects,
         Err(error) if is_final(core, claim, &error) => given_up(core, &event, attempt, &error),
         Err(error) => return Err(error),

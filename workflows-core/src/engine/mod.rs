@@ -32,6 +32,7 @@ mod backoff;
 mod builder;
 mod command;
 mod commands;
+mod completion;
 mod composition;
 mod connections;
 mod core;

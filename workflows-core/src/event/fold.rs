@@ -3,7 +3,7 @@
 //! This is a pure function, so that every store decides alike. The store brings what it has
 //! recorded, and keeps what comes out in the same transaction.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -42,7 +42,7 @@ pub enum Folded {
     /// Nothing new; the reason is for people. `refresh` is a newer `updated_at` to record.
     Duplicate {
         /// Why it is no news.
-        reason: &'static str,
+        reason: Cow<'static, str>,
         /// A newer `updated_at` for the same state.
         refresh: Option<Timestamp>,
     },
@@ -88,11 +88,15 @@ pub fn claimed_state(claim: &SubjectClaim) -> String {
             }
         }
         SubjectClaim::Occurrence(_) => "once".to_owned(),
+        SubjectClaim::Nothing(_) => "nothing".to_owned(),
     }
 }
 
 /// Decides whether an observation is news for what is recorded of its subject.
 pub fn fold(observation: &Observation, stored: Fold<'_>) -> Folded {
+    if let SubjectClaim::Nothing(claim) = &observation.claim {
+        return Folded::Duplicate { reason: claim.reason.clone().into(), refresh: None };
+    }
     let state = claimed_state(&observation.claim);
     let told_at = updated_at(&observation.claim);
     if let Some(recorded) = stored.recorded {
@@ -103,7 +107,7 @@ pub fn fold(observation: &Observation, stored: Fold<'_>) -> Folded {
         }
         if recorded.state == state {
             return Folded::Duplicate {
-                reason: "the subject is already recorded in this state",
+                reason: "the subject is already recorded in this state".into(),
                 refresh: told_at.filter(|at| recorded.updated_at.is_none_or(|old| *at > old)),
             };
         }
@@ -130,6 +134,7 @@ pub fn fold(observation: &Observation, stored: Fold<'_>) -> Folded {
             news(state, told_at, vec![action.into()])
         }
         SubjectClaim::Occurrence(claim) => news(state, told_at, claim.actions.clone()),
+        SubjectClaim::Nothing(_) => duplicate("it claims nothing"),
     }
 }
 
@@ -161,6 +166,7 @@ impl News {
             base: None,
             pull_request: None,
             label: None,
+            lacks: None,
             comment: None,
             sender: observation.sender.clone(),
             data: Default::default(),
@@ -188,6 +194,7 @@ impl News {
                     event.head.clone_from(&claim.head);
                 }
                 event.comment.clone_from(&claim.comment);
+                event.lacks.clone_from(&claim.lacks);
                 event.data.clone_from(&claim.data);
                 if let Some(at) = claim.occurred_at {
                     event.occurred_at = at;
@@ -196,13 +203,14 @@ impl News {
                     event.sender = claim.comment.as_ref().map(|c| Arc::clone(&c.author));
                 }
             }
+            SubjectClaim::Nothing(_) => {}
         }
         event
     }
 }
 
 impl Event {
-    fn set_pull_request(&mut self, pull_request: &PullRequest) {
+    pub(crate) fn set_pull_request(&mut self, pull_request: &PullRequest) {
         self.head = Some(pull_request.head.clone());
         self.base = Some(pull_request.base.clone());
         self.pull_request = Some(pull_request.clone());
@@ -210,7 +218,7 @@ impl Event {
 }
 
 fn duplicate(reason: &'static str) -> Folded {
-    Folded::Duplicate { reason, refresh: None }
+    Folded::Duplicate { reason: reason.into(), refresh: None }
 }
 
 fn news(state: String, updated_at: Option<Timestamp>, actions: Vec<Arc<str>>) -> Folded {
@@ -231,6 +239,7 @@ fn kind_of(claim: &SubjectClaim) -> EventKind {
         SubjectClaim::PullRequest(_) => EventKind::PULL_REQUEST,
         SubjectClaim::Label(_) => EventKind::LABEL,
         SubjectClaim::Occurrence(claim) => claim.kind.clone(),
+        SubjectClaim::Nothing(claim) => EventKind::new(&*claim.what),
     }
 }
 
@@ -238,7 +247,7 @@ fn updated_at(claim: &SubjectClaim) -> Option<Timestamp> {
     match claim {
         SubjectClaim::PullRequest(claim) => Some(claim.pull_request.updated_at),
         SubjectClaim::Label(claim) => Some(claim.pull_request.updated_at),
-        SubjectClaim::Ref(_) | SubjectClaim::Occurrence(_) => None,
+        SubjectClaim::Ref(_) | SubjectClaim::Occurrence(_) | SubjectClaim::Nothing(_) => None,
     }
 }
 

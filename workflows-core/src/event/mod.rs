@@ -16,7 +16,8 @@ pub use self::{
     fold::{Fold, Folded, News, SubjectState, claimed_state, fold},
     observation::{Observation, Payload, Seen, Verified},
     subject::{
-        Before, LabelClaim, Occurrence, PullRequestClaim, RefClaim, SubjectClaim, SubjectKey,
+        Before, LabelClaim, NothingClaim, Occurrence, PullRequestClaim, RefClaim, SubjectClaim,
+        SubjectKey,
     },
 };
 use crate::{CommitId, EventKey, RepoRef, SourceName, Tenant};
@@ -132,6 +133,10 @@ pub struct Event {
     /// The label that came or went.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<Arc<str>>,
+    /// What belongs to it and the transport did not tell. Once something hung on the event it was
+    /// fetched, is kept with the event, and this is `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lacks: Option<Lacks>,
     /// The comment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<Comment>,
@@ -243,6 +248,23 @@ impl Event {
             "time": self.occurred_at,
         })
     }
+}
+
+/// What belongs to an event and its transport did not tell.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "what")]
+#[non_exhaustive]
+pub enum Lacks {
+    /// The pull request that it is about.
+    PullRequest {
+        /// Its number.
+        number: u64,
+    },
+    /// The commit at which a ref stands.
+    Commit {
+        /// The full name.
+        reference: Arc<str>,
+    },
 }
 
 /// A commit, and the ref at which it stood.

@@ -186,8 +186,8 @@ impl Payload {
 
 /// Bytes whose sender has been checked: the only thing that a webhook decoder takes.
 ///
-/// There is no way to make one but to hand in a check of the raw bytes, so that a decoder cannot be
-/// reached around it.
+/// There is no way to make one of bytes that came in but to hand in a check of them, so that a decoder
+/// cannot be reached around it.
 ///
 /// ```
 /// use workflows_core::{Error, event::Verified};
@@ -212,6 +212,13 @@ impl Verified {
     ) -> crate::Result<Self> {
         check(&body)?;
         Ok(Self { body })
+    }
+
+    /// Vouches for bytes that nobody sent: the program itself fetched them from their host, over an
+    /// API that proves who answers (TLS, and an address out of the configuration). A host's log of
+    /// deliveries is read so. Never for bytes that came in.
+    pub fn fetched(body: Bytes) -> Self {
+        Self { body }
     }
 
     /// The bytes.

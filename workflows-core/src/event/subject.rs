@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Comment, EventKind, PullRequest, Revision};
+use super::{Comment, EventKind, Lacks, PullRequest, Revision};
 use crate::CommitId;
 
 /// The name of a subject within its repository, such as `refs/heads/main`, `pull/7`,
@@ -24,6 +24,11 @@ impl SubjectKey {
     /// A pull request.
     pub fn pull_request(number: u64) -> Self {
         Self(format!("pull/{number}").into())
+    }
+
+    /// A delivery that claims nothing, by what it was.
+    pub fn nothing(what: &str) -> Self {
+        Self(format!("nothing/{what}").into())
     }
 
     /// A label of a pull request.
@@ -62,6 +67,9 @@ pub enum SubjectClaim {
     /// Something happened that has an id of its own: a comment, a slot, a manual request, a
     /// command, a custom kind.
     Occurrence(Box<Occurrence>),
+    /// A delivery told of nothing that a workflow could wait for. It is recorded, with the reason,
+    /// and makes no event.
+    Nothing(Box<NothingClaim>),
 }
 
 impl SubjectClaim {
@@ -72,6 +80,7 @@ impl SubjectClaim {
             Self::PullRequest(claim) => SubjectKey::pull_request(claim.pull_request.number),
             Self::Label(claim) => SubjectKey::label(claim.pull_request.number, &claim.label),
             Self::Occurrence(claim) => SubjectKey::occurrence(&claim.kind, &claim.id),
+            Self::Nothing(claim) => SubjectKey::nothing(&claim.what),
         }
     }
 }
@@ -122,6 +131,16 @@ pub struct LabelClaim {
     pub present: bool,
 }
 
+/// That a delivery is of no interest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NothingClaim {
+    /// What the host calls it, such as `star.created`.
+    pub what: Arc<str>,
+    /// Why nothing can come of it, for people.
+    pub reason: String,
+}
+
 /// Something that happened once.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -140,6 +159,10 @@ pub struct Occurrence {
     /// The pull request that it is about, as it is now.
     #[serde(default)]
     pub pull_request: Option<PullRequest>,
+    /// What belongs to it and the transport did not tell. The engine asks the repository for it
+    /// when something hangs on the event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lacks: Option<Lacks>,
     /// The comment that it is.
     #[serde(default)]
     pub comment: Option<Comment>,
@@ -160,6 +183,7 @@ impl Occurrence {
             actions: Vec::new(),
             head: None,
             pull_request: None,
+            lacks: None,
             comment: None,
             data: BTreeMap::new(),
             occurred_at: None,
@@ -169,10 +193,29 @@ impl Occurrence {
     /// A comment on a pull request. The event carries the whole pull request, so that filters on
     /// `event.pull_request` hold.
     pub fn comment(comment: Comment, pull_request: PullRequest) -> Self {
-        let mut occurrence = Self::new(EventKind::COMMENT, Arc::clone(&comment.id));
-        occurrence.actions = vec!["created".into()];
+        let mut occurrence = Self::commented(comment);
         occurrence.head = Some(pull_request.head.clone());
         occurrence.pull_request = Some(pull_request);
+        occurrence
+    }
+
+    /// A comment on a pull request of which the transport tells no more than the number.
+    pub fn comment_on(comment: Comment, pull_request: u64) -> Self {
+        let mut occurrence = Self::commented(comment);
+        occurrence.lacks = Some(Lacks::PullRequest { number: pull_request });
+        occurrence
+    }
+
+    /// A comment on a commit of the repository. The commit stands for the ref, too, for none is told.
+    pub fn comment_at(comment: Comment, commit: &CommitId) -> Self {
+        let mut occurrence = Self::commented(comment);
+        occurrence.head = Some(Revision::new(commit.clone(), commit.as_str()));
+        occurrence
+    }
+
+    fn commented(comment: Comment) -> Self {
+        let mut occurrence = Self::new(EventKind::COMMENT, Arc::clone(&comment.id));
+        occurrence.actions = vec!["created".into()];
         occurrence.comment = Some(comment);
         occurrence
     }

@@ -44,6 +44,7 @@ pub(super) fn pull_request_event(base: &str) -> Event {
         base: Some(base),
         pull_request: Some(pull_request),
         label: None,
+        lacks: None,
         comment: None,
         sender: Some("ada".into()),
         data: BTreeMap::new(),

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{CursorMove, DecisionBatch};
 use crate::{
-    Approval, CommitId, DeliveryKey, EventKey, GroupKey, NotifierName, RepoRef, Run, RunKey,
+    Approval, CommitId, DeliveryKey, Event, EventKey, GroupKey, NotifierName, RepoRef, Run, RunKey,
     RunState, Tenant, Transition,
     event::SubjectKey,
     repo::{StatusAction, StatusState},
@@ -241,6 +241,10 @@ pub struct Release {
 /// What comes of a claim.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Effects {
+    /// The event of this work with what its transport did not tell
+    /// ([`Event::lacks`](crate::Event::lacks)). It replaces the one of that key; an event that
+    /// retention removed stays removed.
+    pub completed: Option<Box<Event>>,
     /// Decisions about an event.
     pub decisions: Option<DecisionBatch>,
     /// Sets of triggers that guards of the decisions name, by digest; one that is there stays.

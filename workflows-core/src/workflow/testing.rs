@@ -43,6 +43,7 @@ pub(crate) fn comment_event() -> Event {
             updated_at: Timestamp::UNIX_EPOCH,
         }),
         label: None,
+        lacks: None,
         comment: Some(Comment {
             id: "1".into(),
             author: "ann".into(),

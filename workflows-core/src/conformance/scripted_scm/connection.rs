@@ -15,13 +15,13 @@ use super::{
 use crate::{
     Capability, CloneCredential, CommitId, ConnectionName, Error, Permission, RepoConnection,
     RepoId, RepoRef, Result,
-    event::PullRequest,
+    event::{PullRequest, PullRequestState},
     hash_of,
     repo::{
-        ChangedFile, CloneCredentials, Commenter, CommitInfo, DeliveredPayload, DeliveryLog,
-        Directory, DirectoryEntry, EarlierReport, EntryKind, History, ListOptions, LoggedDelivery,
-        Permissions, PullRequests, ReadLimit, RefPosition, RepoLinks, ReportedStatus, Status,
-        StatusReporter, Webhook, WebhookAdmin,
+        ChangedFile, CloneCredentials, CommentFeed, Commenter, CommitInfo, DeliveredPayload,
+        DeliveryLog, Directory, DirectoryEntry, EarlierReport, EntryKind, FoundComment, History,
+        ListOptions, LoggedDelivery, Permissions, PullRequests, ReadLimit, RefPosition, RepoLinks,
+        ReportedStatus, Status, StatusReporter, Webhook, WebhookAdmin,
     },
 };
 
@@ -195,6 +195,10 @@ impl RepoConnection for ScriptedConnection {
         self.offers(Capability::Commenter).map(|power| power as _)
     }
 
+    fn comment_feed(&self) -> Option<&dyn CommentFeed> {
+        self.offers(Capability::CommentFeed).map(|power| power as _)
+    }
+
     fn webhook_admin(&self) -> Option<&dyn WebhookAdmin> {
         self.offers(Capability::WebhookAdmin).map(|power| power as _)
     }
@@ -265,6 +269,14 @@ impl PullRequests for ScriptedConnection {
         });
         self.stream(changed)
     }
+
+    fn open(&self) -> BoxStream<'_, Result<PullRequest>> {
+        let open = self.call(ScmCall::OpenPullRequests, "", |repo| {
+            let all = repo.pull_requests.values();
+            Ok(all.filter(|one| one.state == PullRequestState::Open).cloned().collect())
+        });
+        self.stream(open)
+    }
 }
 
 #[async_trait]
@@ -318,6 +330,16 @@ impl StatusReporter for ScriptedConnection {
             }
             Ok(ReportedStatus { id: format!("status/{}", status.context), link: None })
         })
+    }
+}
+
+impl CommentFeed for ScriptedConnection {
+    fn comments_since(&self, since: Timestamp) -> BoxStream<'_, Result<FoundComment>> {
+        let found = self.call(ScmCall::CommentsSince, since, |repo| {
+            let found = repo.comments.iter().filter(|one| one.updated_at >= since);
+            Ok(found.cloned().collect())
+        });
+        self.stream(found)
     }
 }
 

@@ -12,7 +12,9 @@ use crate::{
     CommitId, Error, ErrorKind, Permission, RepoId, Result,
     event::PullRequest,
     hash_of,
-    repo::{ChangedFile, CommitInfo, DeliveredPayload, FileChange, LoggedDelivery, Status},
+    repo::{
+        ChangedFile, CommitInfo, DeliveredPayload, FileChange, FoundComment, LoggedDelivery, Status,
+    },
 };
 
 /// The files of a commit, by path.
@@ -45,6 +47,8 @@ pub(super) struct Repo {
     pub(super) teams: BTreeSet<(String, String)>,
     /// Every status that was shown, per commit and context, oldest first.
     pub(super) statuses: BTreeMap<(CommitId, Arc<str>), Vec<Status>>,
+    /// The comments on pull requests, oldest first.
+    pub(super) comments: Vec<FoundComment>,
     /// The sticky comments, by pull request and marker.
     pub(super) sticky: BTreeMap<(u64, String), String>,
     /// The acknowledged comments, and whether each was accepted.
@@ -84,6 +88,7 @@ impl Host {
                 permissions: BTreeMap::new(),
                 teams: BTreeSet::new(),
                 statuses: BTreeMap::new(),
+                comments: Vec::new(),
                 sticky: BTreeMap::new(),
                 acknowledged: BTreeMap::new(),
                 webhooks: BTreeMap::new(),

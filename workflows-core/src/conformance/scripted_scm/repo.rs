@@ -12,11 +12,11 @@ use super::{
 use crate::{
     CommitId, Observation, Permission, RepoRef, SubjectClaim,
     event::{
-        Before, Comment, LabelClaim, Occurrence, Payload, PullRequest, PullRequestClaim,
+        Before, Comment, LabelClaim, Lacks, Occurrence, Payload, PullRequest, PullRequestClaim,
         PullRequestState, RefClaim, Revision, Seen,
     },
     hash_of,
-    repo::{CommitInfo, DeliveredPayload, LoggedDelivery, Status},
+    repo::{CommitInfo, DeliveredPayload, FoundComment, LoggedDelivery, Status},
 };
 
 /// One repository of a [`ScriptedScm`], as the test's people act on it.
@@ -175,7 +175,6 @@ impl ScriptedRepo {
 
     /// Comments on a pull request.
     pub fn comment(&self, by: &str, number: u64, body: &str) -> Observation {
-        let pull_request = self.pull_request(number);
         let id = self.with_host(|host| format!("c{}", host.count()));
         let comment = Comment {
             id: id.into(),
@@ -184,8 +183,50 @@ impl ScriptedRepo {
             command: None,
             arguments: Vec::new(),
         };
-        let claim = Occurrence::comment(comment, pull_request);
+        self.keep_comment(number, &comment);
+        let claim = Occurrence::comment(comment, self.pull_request(number));
         self.observe("webhook", SubjectClaim::Occurrence(Box::new(claim)), Some(by), Seen::Told)
+    }
+
+    /// Comments on a pull request at a host whose webhook tells its number alone.
+    pub fn comment_without_pull_request(&self, by: &str, number: u64, body: &str) -> Observation {
+        let mut observation = self.comment(by, number, body);
+        if let SubjectClaim::Occurrence(occurrence) = &mut observation.claim {
+            occurrence.head = None;
+            occurrence.pull_request = None;
+            occurrence.lacks = Some(Lacks::PullRequest { number });
+        }
+        observation
+    }
+
+    /// Changes the text of the newest comment, which is told to nobody.
+    pub fn edit_last_comment(&self, body: &str) {
+        self.with_host(|host| {
+            let now = host.tick();
+            let repo = host.repos.get_mut(&self.name).expect("the repository was created");
+            let last = repo.comments.last_mut().expect("there is a comment");
+            last.comment.body = body.to_owned();
+            last.updated_at = now;
+            if let Some(on) = repo.pull_requests.get_mut(&last.pull_request) {
+                on.updated_at = now;
+            }
+        });
+    }
+
+    fn keep_comment(&self, number: u64, comment: &Comment) {
+        self.with_host(|host| {
+            let now = host.tick();
+            let repo = host.repos.get_mut(&self.name).expect("the repository was created");
+            if let Some(on) = repo.pull_requests.get_mut(&number) {
+                on.updated_at = now;
+            }
+            repo.comments.push(FoundComment {
+                comment: comment.clone(),
+                pull_request: number,
+                created_at: now,
+                updated_at: now,
+            });
+        });
     }
 
     /// A pull request as it is now.
@@ -357,7 +398,11 @@ impl ScriptedRepo {
                     sent_at,
                     succeeded: true,
                 };
-                let payload = DeliveredPayload { headers: Vec::new(), body: body.clone() };
+                let headers = vec![
+                    ("x-scripted-delivery".to_owned(), delivery.clone()),
+                    ("x-scripted-repository".to_owned(), format!("{} {}", repo.id, self.name)),
+                ];
+                let payload = DeliveredPayload { headers, body: body.clone() };
                 repo.deliveries.push((logged, payload));
             }
             delivery

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::ledger::{
-    Fixture, Ledger, Outcome, changes, notification, other_tenant, planned, repo, run_work, runs,
-    sha, tenant, zero,
+    Fixture, Ledger, Outcome, changes, notification, occurrence, other_tenant, planned,
+    pull_request, repo, run_work, runs, sha, tenant, zero,
 };
 use crate::{
-    Approval, CommitId, ErrorKind, Run, RunState, Tenant, WorkflowId,
+    Approval, CommitId, ErrorKind, Run, RunState, SubjectClaim, Tenant, WorkflowId,
     conformance::case::{expect, expect_eq, expect_kind},
-    event::SubjectKey,
+    event::{Lacks, PullRequestState, SubjectKey},
     store::{
-        CursorMove, Decision, DecisionBatch, DecisionQuery, DeliveryQuery, Effects,
+        CursorMove, Decision, DecisionBatch, DecisionQuery, DeliveryQuery, Effects, EventQuery,
         GroupExpectation, Guard, Outcome as Said, Rejected, RunChange, Stage,
     },
 };
@@ -115,6 +115,43 @@ pub(super) async fn approvals_hold_for_the_very_head(fixture: Fixture) -> Outcom
     expect_eq("of another pull request", &of(tenant(), "api", 8, zero()).await?, &None)?;
     expect_eq("of another repository", &of(tenant(), "web", 7, zero()).await?, &None)?;
     expect_eq("of another tenant", &of(other_tenant(), "api", 7, zero()).await?, &None)
+}
+
+pub(super) async fn an_event_is_completed_with_what_its_transport_did_not_tell(
+    fixture: Fixture,
+) -> Outcome {
+    let ledger = Ledger::open(fixture).await;
+    let mut observation = occurrence("comment-1");
+    if let SubjectClaim::Occurrence(claim) = &mut observation.claim {
+        claim.lacks = Some(Lacks::PullRequest { number: 7 });
+    }
+    let event = ledger.event(observation).await?;
+    expect_eq("what it lacks", &event.lacks, &Some(Lacks::PullRequest { number: 7 }))?;
+    let of_it = EventQuery::of(tenant()).pull_request(Some(7));
+    expect_eq("found by number", &ledger.store.events(of_it.clone()).await?.items.len(), &0)?;
+
+    let told = pull_request(7, PullRequestState::Open, ledger.now());
+    let mut complete = event.clone();
+    complete.set_pull_request(&told);
+    complete.lacks = None;
+    let effects = || Effects { completed: Some(Box::new(complete.clone())), ..Effects::default() };
+    ledger.commit(effects()).await?;
+    let kept = ledger.store.event(&tenant(), &event.key).await?;
+    expect_eq("the event", &kept.as_ref(), &Some(&complete))?;
+    let found = ledger.store.events(of_it).await?.items;
+    expect_eq("found by number", &found, &vec![complete.clone()])?;
+    let of_commit = EventQuery::of(tenant()).commit(Some(told.head.sha.clone()));
+    let found = ledger.store.events(of_commit).await?.items;
+    expect_eq("found by commit", &found, &vec![complete.clone()])?;
+
+    // One that was never there is not made.
+    let mut other = complete;
+    other.key = "default/r/comment/2/once/1".into();
+    other.sequence += 1_000;
+    ledger
+        .commit(Effects { completed: Some(Box::new(other.clone())), ..Effects::default() })
+        .await?;
+    expect_eq("another one", &ledger.store.event(&tenant(), &other.key).await?, &None)
 }
 
 pub(super) async fn decisions_and_their_trigger_sets_are_kept(fixture: Fixture) -> Outcome {

@@ -10,7 +10,9 @@ use super::ledger::{
 use crate::{
     ErrorKind, EventKind, SubjectClaim,
     conformance::case::{Failure, expect, expect_eq, expect_kind},
-    event::{Before, LabelClaim, Occurrence, Payload, PullRequestState, Seen, SubjectKey},
+    event::{
+        Before, LabelClaim, NothingClaim, Occurrence, Payload, PullRequestState, Seen, SubjectKey,
+    },
     store::{
         Admitted, CursorMove, Effects, ObservationQuery, PageRequest, Stage, StoreLimits,
         SubjectCorrection, WorkKey,
@@ -238,6 +240,31 @@ pub(super) async fn an_occurrence_happens_once(fixture: Fixture) -> Outcome {
     let mut again = occurrence("slot-1");
     again.delivery = "another delivery".into();
     ledger.duplicate(again).await
+}
+
+pub(super) async fn what_is_of_no_interest_is_recorded_and_makes_no_event(
+    fixture: Fixture,
+) -> Outcome {
+    let ledger = Ledger::open(fixture).await;
+    let nothing = |delivery: &str| {
+        let reason = "no workflow can wait for it".to_owned();
+        let claim = NothingClaim { what: "star.created".into(), reason };
+        on(delivery, Seen::Told, SubjectClaim::Nothing(Box::new(claim)))
+    };
+    for delivery in ["1", "2", "1"] {
+        ledger.duplicate(nothing(delivery)).await?;
+    }
+    let recorded = ledger.store.observations(ObservationQuery::of(tenant())).await?.items;
+    let said: Vec<_> = recorded
+        .iter()
+        .map(|one| (one.delivery.as_str(), one.subject.as_str(), one.duplicate.as_deref()))
+        .collect();
+    let first = |delivery| (delivery, "nothing/star.created", Some("no workflow can wait for it"));
+    expect_eq("newest but one", &said.get(1), &Some(&first("2")))?;
+    expect_eq("oldest", &said.get(2), &Some(&first("1")))?;
+    expect_eq("the repeated one", &said.first().map(|one| one.0), &Some("1"))?;
+    expect_eq("subjects", &ledger.store.subjects(&tenant(), &"api".into(), "").await?.len(), &0)?;
+    expect_eq("the position", &ledger.store.position().await?, &0)
 }
 
 pub(super) async fn admission_moves_the_cursor_or_takes_nothing_in(fixture: Fixture) -> Outcome {

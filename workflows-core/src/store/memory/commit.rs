@@ -30,6 +30,12 @@ impl Ledger {
 
         let mut committed = Committed::default();
         let mut touched = BTreeSet::new();
+        if let Some(event) = effects.completed
+            && let Some(stored) = self.events.get_mut(&event.sequence)
+            && stored.key == event.key
+        {
+            *stored = *event;
+        }
         if let Some(mut batch) = effects.decisions {
             batch.id = self.next_serial();
             self.decisions.insert(batch.id, batch);

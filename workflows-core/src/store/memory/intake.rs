@@ -86,7 +86,7 @@ impl Ledger {
                 if let (Some(at), Some(subject)) = (refresh, self.subjects.get_mut(&key)) {
                     subject.state.updated_at = Some(at);
                 }
-                Admitted::Duplicate { reason: reason.to_owned() }
+                Admitted::Duplicate { reason: reason.into_owned() }
             }
             Folded::Baseline { state, updated_at } => {
                 self.arrive(key, state, updated_at, now, true);

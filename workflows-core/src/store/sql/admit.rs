@@ -214,7 +214,7 @@ impl<C: Ledger> Batch<C> {
                     recorded.updated_at = Some(at);
                     subject.changed = true;
                 }
-                Ok(Admitted::Duplicate { reason: reason.to_owned() })
+                Ok(Admitted::Duplicate { reason: reason.into_owned() })
             }
             Folded::Baseline { state, updated_at } => {
                 self.arrive(candidate.slot, state, updated_at, BASELINE, found, written).await?;

@@ -10,7 +10,7 @@ use super::{
     rows::{json, parse},
 };
 use crate::{
-    Approval, Error, GroupKey, Run, RunKey, RunState, Tenant,
+    Approval, Error, Event, GroupKey, Run, RunKey, RunState, Tenant,
     store::{
         Committed, DecisionBatch, Effects, GroupExpectation, Lease, NotificationState,
         OutboxNotification, RunChange, StatusDesire, StatusKey, StatusRecord, StatusSubject,
@@ -42,6 +42,9 @@ impl<C: Ledger> Batch<C> {
         self.db.reserve(serials(effects)).await?;
         let mut committed = Committed::default();
         let mut touched = BTreeSet::new();
+        if let Some(event) = &effects.completed {
+            self.complete(event).await?;
+        }
         if let Some(batch) = &effects.decisions {
             self.decide(batch).await?;
         }
@@ -110,6 +113,22 @@ impl<C: Ledger> Batch<C> {
             committed.claims = self.lease(&next, by).await?;
         }
         Ok(committed)
+    }
+
+    async fn complete(&mut self, event: &Event) -> Done<()> {
+        let number = event.pull_request.as_ref().map(|one| one.number);
+        query(
+            "UPDATE events SET head = $1, pull_request = $2, body = $3 \
+             WHERE tenant = $4 AND key = $5",
+        )
+        .bind(event.head.as_ref().map(|head| head.sha.as_str()))
+        .bind(number.and_then(|number| i64::try_from(number).ok()))
+        .bind(json(event)?)
+        .bind(event.tenant.as_str())
+        .bind(event.key.as_str())
+        .execute(&mut self.db)
+        .await?;
+        Ok(())
     }
 
     async fn check_groups(&mut self, expected: &[GroupExpectation]) -> Done<()> {

@@ -6,6 +6,7 @@ mod definitions;
 mod fairness;
 mod groups;
 mod insight;
+mod lacking;
 mod limits;
 mod matching;
 mod mutators;
