@@ -7,19 +7,28 @@ const LONGEST_AFTER_FAILURE: SignedDuration = SignedDuration::from_mins(30);
 
 /// The interval while something happens, and while nothing does.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
-    pub(super) shortest: SignedDuration,
-    pub(super) longest: SignedDuration,
+pub(crate) struct Pace {
+    pub(crate) shortest: SignedDuration,
+    pub(crate) longest: SignedDuration,
 }
 
 impl Pace {
     /// After a look that got through, when the last change was so long ago.
-    pub(super) fn next(self, jitter: u8, unchanged_for: SignedDuration) -> SignedDuration {
+    pub(crate) fn next(self, jitter: u8, unchanged_for: SignedDuration) -> SignedDuration {
         jittered(jitter, (unchanged_for / 8).clamp(self.shortest, self.longest))
     }
 
+    /// After the first look: somewhere between the shortest interval and the one that is due, each
+    /// repository at a place of its own, so that those that were first looked at together are not
+    /// looked at together ever after.
+    pub(crate) fn after_first(self, jitter: u8, unchanged_for: SignedDuration) -> SignedDuration {
+        let due = self.next(jitter, unchanged_for);
+        let share = due.checked_mul(i32::from(jitter)).map_or(due, |share| share / 255);
+        share.clamp(self.shortest.min(due), due)
+    }
+
     /// After so many failed looks in a row.
-    pub(super) fn after_failures(self, jitter: u8, failures: u32) -> SignedDuration {
+    pub(crate) fn after_failures(self, jitter: u8, failures: u32) -> SignedDuration {
         let longest = LONGEST_AFTER_FAILURE.max(self.shortest);
         let factor = 1_i32 << failures.min(20);
         let wait = self.shortest.checked_mul(factor).unwrap_or(longest);
@@ -47,6 +56,18 @@ mod tests {
         assert_eq!(pace.next(0, MINUTE * 10_000), MINUTE * 30);
         assert_eq!(pace.next(255, SignedDuration::ZERO), MINUTE + MINUTE / 10);
         assert_eq!(pace.next(0, -MINUTE), MINUTE, "a clock that goes back");
+    }
+
+    #[test]
+    fn the_second_looks_are_spread() {
+        let pace = Pace { shortest: MINUTE, longest: MINUTE * 30 };
+        let long = MINUTE * 10_000;
+        assert_eq!(pace.after_first(0, long), MINUTE);
+        assert_eq!(pace.after_first(255, long), MINUTE * 33);
+        assert_eq!(pace.after_first(51, long).as_mins(), 6);
+        assert_eq!(pace.after_first(0, SignedDuration::ZERO), MINUTE);
+        let steady = Pace { shortest: MINUTE, longest: MINUTE };
+        assert!(steady.after_first(255, long) >= MINUTE);
     }
 
     #[test]

@@ -14,9 +14,8 @@ use workflows_core::{
     ConnectionName, Error, ErrorKind, Event, EventKind, EventSource, ManualClock, Publisher,
     RepoConnection, Result, ScmDriver, SourceName, StaticSecrets, Store, Tenant,
     source::{Connections, Interests, ProgressSink, RepoInterest, SourceContext},
-    store::{EventQuery, MemoryStore},
+    store::{EventQuery, MemoryStore, PageRequest},
 };
-use workflows_scm::poll::RefPoller;
 
 /// How a look went.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,6 +77,9 @@ impl Connections for Table {
 pub(crate) struct Bench {
     pub(crate) clock: ManualClock,
     pub(crate) store: Arc<MemoryStore>,
+    pub(crate) secrets: StaticSecrets,
+    /// The kinds of events that workflows need.
+    pub(crate) kinds: Vec<EventKind>,
     interests: watch::Sender<Arc<Interests>>,
     drivers: BTreeMap<ConnectionName, Arc<dyn ScmDriver>>,
     told: Option<mpsc::UnboundedReceiver<Told>>,
@@ -90,10 +92,50 @@ impl Bench {
         Self {
             store: Arc::new(MemoryStore::new(Arc::new(clock.clone()))),
             clock,
+            secrets: StaticSecrets::new(),
+            kinds: vec![EventKind::PUSH, EventKind::TAG],
             interests: watch::channel(Arc::default()).0,
             drivers: BTreeMap::from([(name.into(), driver)]),
             told: None,
             running: None,
+        }
+    }
+
+    /// Puts another driver in the place of the one of that name.
+    pub(crate) fn drive(&mut self, name: &str, driver: Arc<dyn ScmDriver>) {
+        self.drivers.insert(name.into(), driver);
+    }
+
+    /// How all looks went that are due now.
+    pub(crate) async fn all_looks(&mut self) -> Vec<Told> {
+        let mut all = Vec::new();
+        let mut quiet = 0;
+        // A look goes through without waiting for anything but its turn.
+        while quiet < 3 {
+            tokio::task::yield_now().await;
+            match self.told.as_mut().unwrap().try_recv() {
+                Ok(told) => {
+                    quiet = 0;
+                    all.push(told);
+                }
+                Err(_) => quiet += 1,
+            }
+        }
+        all
+    }
+
+    /// All events so far, however many.
+    pub(crate) async fn all_events(&self) -> Vec<Event> {
+        let mut all = Vec::new();
+        let mut page = PageRequest { limit: 1_000, after: None };
+        loop {
+            let query = EventQuery::of(Tenant::default()).page(page);
+            let found = self.store.events(query).await.unwrap();
+            all.extend(found.items);
+            match found.next {
+                Some(next) => page.after = Some(next),
+                None => return all,
+            }
         }
     }
 
@@ -106,31 +148,49 @@ impl Bench {
                 tenant: Tenant::default(),
                 connection: connection.clone(),
                 repo: (*repo).into(),
-                kinds: [EventKind::PUSH, EventKind::TAG].into(),
+                kinds: self.kinds.iter().cloned().collect(),
                 ref_prefixes: prefixes.iter().map(|prefix| (*prefix).into()).collect(),
             });
         }
         self.interests.send_replace(Arc::new(interests));
     }
 
-    pub(crate) fn start(&mut self, poller: RefPoller) {
-        let (sender, told) = mpsc::unbounded_channel();
-        let context = SourceContext::new(
-            poller.name(),
-            Publisher::new(self.store.clone()),
-            self.interests.subscribe(),
-            Arc::new(Table { drivers: self.drivers.clone(), made: Default::default() }),
-            Arc::new(StaticSecrets::new()),
-            Arc::new(self.clock.clone()),
-            Arc::new(Ear { clock: self.clock.clone(), told: sender }),
-        );
+    pub(crate) fn start(&mut self, source: impl EventSource) {
+        let (context, told) = self.context(source.name());
         let shutdown = CancellationToken::new();
         let task = tokio::spawn({
             let shutdown = shutdown.clone();
-            async move { poller.run(context, shutdown).await }
+            async move { source.run(context, shutdown).await }
         });
         self.told = Some(told);
         self.running = Some((shutdown, task));
+    }
+
+    /// What the engine gives a source of that name, and how its looks go.
+    pub(crate) fn context(
+        &self,
+        name: SourceName,
+    ) -> (SourceContext, mpsc::UnboundedReceiver<Told>) {
+        self.context_of(name, self.store.clone())
+    }
+
+    /// The same, over a ledger.
+    pub(crate) fn context_of(
+        &self,
+        name: SourceName,
+        store: Arc<dyn Store>,
+    ) -> (SourceContext, mpsc::UnboundedReceiver<Told>) {
+        let (sender, told) = mpsc::unbounded_channel();
+        let context = SourceContext::new(
+            name,
+            Publisher::new(store),
+            self.interests.subscribe(),
+            Arc::new(Table { drivers: self.drivers.clone(), made: Default::default() }),
+            Arc::new(self.secrets.clone()),
+            Arc::new(self.clock.clone()),
+            Arc::new(Ear { clock: self.clock.clone(), told: sender }),
+        );
+        (context, told)
     }
 
     pub(crate) async fn stop(&mut self) {

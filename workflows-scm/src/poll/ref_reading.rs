@@ -9,7 +9,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use workflows_core::{
-    CommitId, Error, ErrorKind, Observation, RepoConnection, Result, SubjectClaim,
+    CommitId, Error, Observation, RepoConnection, Result, SubjectClaim,
     event::{Before, RefClaim, Seen},
     matching::Pattern,
     repo::History,
@@ -17,10 +17,10 @@ use workflows_core::{
     store::CursorMove,
 };
 
-use super::{FirstSight, RefPoller, later};
-
-/// So many observations are handed in together.
-const TOGETHER: usize = 1_000;
+use super::{
+    FirstSight, RefPoller, later,
+    rounds::{Reading, TOGETHER, again_on_conflict},
+};
 
 /// So many moved branches of one look are asked about whether they were forced.
 const MOST_ASKED: usize = 64;
@@ -28,15 +28,6 @@ const MOST_ASKED: usize = 64;
 /// How long these questions may take, all in all. Without an answer a move counts as an ordinary
 /// one: that it happened matters more.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
-
-/// What a look found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reading {
-    /// Something that was news.
-    Changed,
-    /// Nothing new.
-    Unchanged,
-}
 
 /// What is remembered from look to look.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,15 +61,7 @@ pub(super) async fn read(
     context: &SourceContext,
     interest: &RepoInterest,
 ) -> Result<Reading> {
-    /// Another replica may look at the same repository at the same time.
-    const TRIES: u32 = 3;
-    let mut tries = 1;
-    loop {
-        match read_once(poller, context, interest).await {
-            Err(error) if error.kind() == ErrorKind::Conflict && tries < TRIES => tries += 1,
-            reading => return reading,
-        }
-    }
+    again_on_conflict(|| read_once(poller, context, interest)).await
 }
 
 async fn read_once(

@@ -1,0 +1,174 @@
+//! Looking at repositories again and again, each in its own time.
+
+use std::{future::Future, sync::Arc};
+
+use async_trait::async_trait;
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use jiff::{SignedDuration, Timestamp};
+use tokio_util::sync::CancellationToken;
+use workflows_core::{
+    Error, ErrorKind, Result,
+    source::{RepoInterest, SourceContext},
+};
+
+use super::{
+    agenda::{Agenda, Key},
+    interval::Pace,
+    later,
+};
+
+/// So many observations are handed in together.
+pub(super) const TOGETHER: usize = 1_000;
+
+/// What a look found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// Something that was news.
+    Changed,
+    /// Nothing new.
+    Unchanged,
+    /// Nothing new; by the host's clock something last changed then.
+    UnchangedSince(Timestamp),
+}
+
+/// Who looks at repositories.
+#[async_trait]
+pub(super) trait Looks: Send + Sync {
+    /// Whether there is something to look at.
+    fn wants(&self, interest: &RepoInterest) -> bool;
+
+    /// Whether two interests in a repository want the same.
+    fn wants_the_same(&self, one: &RepoInterest, other: &RepoInterest) -> bool;
+
+    fn pace(&self) -> Pace;
+
+    /// How long one look may take.
+    fn timeout(&self) -> SignedDuration;
+
+    /// How many repositories are looked at together.
+    fn concurrency(&self) -> usize;
+
+    /// How long it is from one look through a connection to the next at least.
+    fn spacing(&self) -> Option<SignedDuration> {
+        None
+    }
+
+    /// Looks once, and hands in what is new.
+    async fn look(&self, context: &SourceContext, interest: &RepoInterest) -> Result<Reading>;
+}
+
+/// Looks until it is told to stop.
+pub(super) async fn go_round(
+    looks: &impl Looks,
+    context: &SourceContext,
+    shutdown: &CancellationToken,
+) -> Result<()> {
+    let mut interests = context.interests.clone();
+    let mut agenda = Agenda::default();
+    let mut under_way: FuturesUnordered<BoxFuture<'_, (Key, Result<Reading>)>> =
+        FuturesUnordered::new();
+    let mut interests_may_change = true;
+    loop {
+        let wanted = Arc::clone(&interests.borrow_and_update());
+        agenda.follow(looks, &wanted, context.clock.now());
+        while under_way.len() < looks.concurrency()
+            && let Some((key, interest)) = agenda.begin(looks.spacing(), context.clock.now())
+        {
+            under_way.push(Box::pin(async move {
+                let reading = in_time(looks, context, &interest).await;
+                (key, reading)
+            }));
+        }
+        let next = if under_way.len() < looks.concurrency() { agenda.next() } else { None };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Ok(()),
+            changed = interests.changed(), if interests_may_change => {
+                interests_may_change = changed.is_ok();
+            }
+            Some((key, reading)) = under_way.next(), if !under_way.is_empty() => {
+                conclude(looks, context, &mut agenda, key, reading);
+            }
+            () = context.clock.sleep_until(next.unwrap_or(Timestamp::MAX)), if next.is_some() => {}
+        }
+    }
+}
+
+/// One look, within the time that it may take.
+async fn in_time(
+    looks: &impl Looks,
+    context: &SourceContext,
+    interest: &RepoInterest,
+) -> Result<Reading> {
+    let deadline = later(context.clock.now(), looks.timeout());
+    tokio::select! {
+        reading = looks.look(context, interest) => reading,
+        () = context.clock.sleep_until(deadline) => Err(Error::transient(
+            "poll repository",
+            format!("it took longer than {:#}", looks.timeout()),
+        )),
+    }
+}
+
+/// Tells how a look went, and when the next one is.
+fn conclude(
+    looks: &impl Looks,
+    context: &SourceContext,
+    agenda: &mut Agenda,
+    key: Key,
+    reading: Result<Reading>,
+) {
+    let now = context.clock.now();
+    let Some(entry) = agenda.entries.get_mut(&key) else {
+        return;
+    };
+    let next = match &reading {
+        Ok(reading) => {
+            entry.failures = 0;
+            match reading {
+                Reading::Changed => entry.changed = now,
+                Reading::UnchangedSince(at) => entry.changed = now.min(*at),
+                Reading::Unchanged => {}
+            }
+            let unchanged_for = now.duration_since(entry.changed);
+            let interval = if std::mem::replace(&mut entry.looked, true) {
+                looks.pace().next(key.jitter(), unchanged_for)
+            } else {
+                looks.pace().after_first(key.jitter(), unchanged_for)
+            };
+            later(now, interval)
+        }
+        Err(error) => {
+            entry.failures = entry.failures.saturating_add(1);
+            let next = later(now, looks.pace().after_failures(key.jitter(), entry.failures));
+            match error.kind() {
+                ErrorKind::RateLimited { until: Some(until) } => next.max(until),
+                _ => next,
+            }
+        }
+    };
+    match &reading {
+        Ok(_) => context.succeeded(&key.to_string()),
+        Err(error) => context.failed(&key.to_string(), error, next),
+    }
+    if let Err(error) = &reading
+        && let ErrorKind::RateLimited { until: Some(until) } = error.kind()
+    {
+        agenda.hold(&key, until);
+    }
+    agenda.end(&key, next, now);
+}
+
+/// Reads again when another replica, looking at the same repository, was quicker.
+pub(super) async fn again_on_conflict<F: Future<Output = Result<Reading>>>(
+    mut read: impl FnMut() -> F,
+) -> Result<Reading> {
+    const TRIES: u32 = 3;
+    let mut tries = 1;
+    loop {
+        match read().await {
+            Err(error) if error.kind() == ErrorKind::Conflict && tries < TRIES => tries += 1,
+            reading => return reading,
+        }
+    }
+}
