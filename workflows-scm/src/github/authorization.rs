@@ -279,6 +279,11 @@ impl Authorizer {
         }
     }
 
+    /// Forgets which installation answers for an owner, because GitHub said that it changed.
+    pub(super) async fn forget_owner(&self, owner: &str) {
+        self.installations.invalidate(&owner.to_ascii_lowercase()).await;
+    }
+
     fn slot(&self, installation: u64) -> Arc<Slot> {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(tokens.entry(installation).or_default())

@@ -9,8 +9,9 @@ use serde::Deserialize;
 use workflows_core::{
     CommitId, ErrorKind, RepoConnection, RepoRef, Result,
     repo::{
-        ChangedFile, CloneCredentials, Commenter, DeliveryLog, Directory, History, ListOptions,
-        Permissions, PullRequests, ReadLimit, RefPosition, RepoLinks, StatusReporter, WebhookAdmin,
+        ChangedFile, CloneCredentials, CommentFeed, Commenter, DeliveryLog, Directory, History,
+        ListOptions, Permissions, PullRequests, ReadLimit, RefPosition, RepoLinks, StatusReporter,
+        WebhookAdmin,
     },
 };
 
@@ -156,11 +157,15 @@ impl RepoConnection for GitHubRepository {
         (!self.api.is_anonymous()).then_some(self as _)
     }
 
+    fn comment_feed(&self) -> Option<&dyn CommentFeed> {
+        Some(self)
+    }
+
     fn webhook_admin(&self) -> Option<&dyn WebhookAdmin> {
-        None
+        (!self.api.is_anonymous()).then_some(self)
     }
 
     fn delivery_log(&self) -> Option<&dyn DeliveryLog> {
-        None
+        (!self.api.is_anonymous()).then_some(self)
     }
 }

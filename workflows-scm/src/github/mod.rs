@@ -24,14 +24,18 @@ mod changes;
 mod check_action;
 mod checks;
 mod clone_credentials;
+mod comment_feed;
 mod comment_id;
 mod comments;
 mod commit_statuses;
 mod conditional;
 mod connection;
 mod credentials;
+mod deliveries;
+mod events;
 mod files;
 mod history;
+mod hooks;
 mod objects;
 mod permissions;
 mod pull_request;
@@ -66,6 +70,9 @@ use self::{
 pub use self::{
     budget::{GitHubBudget, GitHubResourceBudget},
     credentials::{GitHubCredentials, GitHubSecret},
+    deliveries::GitHubDeliveryLog,
+    events::GitHubDeliveries,
+    hooks::GitHubHooks,
 };
 
 /// Reaches repositories on GitHub.com or a GitHub Enterprise Server with one credential.
@@ -118,6 +125,15 @@ impl GitHubDriver {
         self.allowed.is_empty() || self.allowed.iter().any(|pattern| pattern.matches(&name))
     }
 
+    /// How GitHub writes and signs webhook deliveries about the repositories of this driver.
+    pub fn deliveries(&self) -> GitHubDeliveries {
+        GitHubDeliveries::of(self.clone())
+    }
+
+    pub(crate) async fn forget_installation(&self, owner: &str) {
+        self.api.authorizer().forget_owner(owner).await;
+    }
+
     pub(crate) fn api(&self) -> &Api {
         &self.api
     }
@@ -130,12 +146,15 @@ impl ScmDriver for GitHubDriver {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let mut offered = vec![Capability::History, Capability::PullRequests];
+        let mut offered =
+            vec![Capability::History, Capability::PullRequests, Capability::CommentFeed];
         if !self.api.is_anonymous() {
             offered.extend([
                 Capability::Permissions,
                 Capability::StatusReporter,
                 Capability::Commenter,
+                Capability::WebhookAdmin,
+                Capability::DeliveryLog,
             ]);
         }
         if self.api.mints() {

@@ -10,10 +10,19 @@ mod git_http;
 mod git_ssh;
 #[cfg(feature = "github")]
 mod github;
+#[cfg(feature = "github")]
+mod github_events;
+#[cfg(feature = "github")]
+mod github_hooks;
 mod poll;
 mod poll_engine;
 #[cfg(feature = "git")]
 mod poll_git;
+mod poll_pull_requests;
 mod poll_support;
 #[cfg(feature = "git")]
 mod support;
+#[cfg(feature = "webhook")]
+mod webhook;
+#[cfg(all(feature = "webhook-axum", feature = "github"))]
+mod webhook_router;

@@ -1,0 +1,174 @@
+//! GitHub's webhook events, read into claims:
+//! <https://docs.github.com/en/webhooks/webhook-events-and-payloads>.
+//!
+//! | event | what it becomes |
+//! | --- | --- |
+//! | `push` | where a branch or tag stands |
+//! | `pull_request` | how the pull request is; of `labeled` and `unlabeled`, the label |
+//! | `issue_comment` on a pull request, `pull_request_review_comment`, `pull_request_review` with a text, `commit_comment` | a comment, when it is new |
+//! | `check_run` and `check_suite` re-requested, `check_run` with a button pressed | a [`Command`](workflows_core::engine::Command) |
+//! | `merge_group`, `release`, `repository_dispatch` | an event of the kind of that name |
+//! | `installation`, `installation_repositories` | a change of what the App reaches |
+//!
+//! Everything else is recorded as of no interest. The raw payload goes with each event, for
+//! expressions over `body`.
+
+mod checks;
+mod comments;
+mod format;
+mod payload;
+mod pull_requests;
+mod refs;
+mod releases;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use workflows_core::{DeliveryId, Result, SubjectClaim, Verified};
+
+pub use self::format::GitHubDeliveries;
+use self::payload::Payload;
+use super::{GitHubDriver, pull_request::Account};
+use crate::webhook::{AccessChange, DeliveredRepo, Delivery, DeliveryHeaders, Told};
+
+const OPERATION: &str = "read a GitHub delivery";
+
+/// Reads a delivery.
+fn decode(driver: &GitHubDriver, headers: &DeliveryHeaders, body: &Verified) -> Result<Delivery> {
+    let event = headers.get("x-github-event").ok_or_else(|| {
+        workflows_core::Error::invalid(
+            OPERATION,
+            "there is no `X-GitHub-Event` header; does the sender speak for GitHub?",
+        )
+    })?;
+    let id = delivery_id(headers, body.body());
+    let payload = Payload::parse(event, body.body())?;
+    let action = payload.action();
+    let what: Arc<str> = match &action {
+        Some(action) => format!("{event}.{action}").into(),
+        None => event.into(),
+    };
+    let read = || read(event, action.as_deref().unwrap_or(""), &id, &payload);
+    let told = read().map_err(|error| error.with("event", &what).with("delivery", &id))?;
+    Ok(Delivery {
+        id,
+        what,
+        repo: payload.repository(driver),
+        sender: payload.sender().map(|sender| sender.login),
+        occurred_at: None,
+        told,
+    })
+}
+
+fn read(event: &str, action: &str, id: &DeliveryId, payload: &Payload<'_>) -> Result<Told> {
+    if !payload.is_about_a_repository() {
+        return match event {
+            "installation" | "installation_repositories" => access(payload),
+            "ping" => Ok(nothing("the hook works")),
+            _ => Ok(nothing("it is about no repository")),
+        };
+    }
+    match (event, action) {
+        ("push", _) => refs::push(payload),
+        ("create", _) => Ok(nothing("the push that comes with it tells the commit")),
+        ("delete", _) => Ok(nothing("the push that comes with it tells what was there")),
+        ("pull_request", action) => pull_requests::changed(action, payload),
+        ("issue_comment", "created") => comments::in_conversation(payload),
+        ("pull_request_review_comment", "created") => comments::on_line(payload),
+        ("pull_request_review", "submitted") => comments::review(payload),
+        ("commit_comment", "created") => comments::on_commit(payload),
+        (
+            "issue_comment"
+            | "pull_request_review_comment"
+            | "pull_request_review"
+            | "commit_comment",
+            _,
+        ) => Ok(nothing("only a new comment counts")),
+        ("check_run", "rerequested") => checks::run_again(id, payload),
+        ("check_run", "requested_action") => checks::button(id, payload),
+        ("check_suite", "rerequested") => checks::suite_again(id, payload),
+        ("check_run" | "check_suite", _) => Ok(nothing("only what is asked for again counts")),
+        ("merge_group", "checks_requested") => releases::merge_group(payload),
+        ("merge_group", _) => Ok(nothing("a group that is no more needs no checks")),
+        ("release", action) => releases::release(action, payload),
+        ("repository_dispatch", _) => releases::dispatch(action, id, payload),
+        ("repository", _) => Ok(nothing("the repository keeps its id")),
+        ("ping", _) => Ok(nothing("the hook works")),
+        _ => Ok(nothing("no workflow can wait for events of this kind")),
+    }
+}
+
+fn nothing(reason: &str) -> Told {
+    Told::Nothing(reason.to_owned())
+}
+
+fn claim(claim: SubjectClaim) -> Told {
+    Told::Claims(vec![claim])
+}
+
+/// What an App is installed on.
+fn access(payload: &Payload<'_>) -> Result<Told> {
+    #[derive(Deserialize)]
+    struct Installation {
+        #[serde(default)]
+        account: Option<Account>,
+    }
+    #[derive(Deserialize)]
+    struct Named {
+        full_name: Arc<str>,
+    }
+    let names = |named: Option<Vec<Named>>| {
+        named.into_iter().flatten().map(|one| one.full_name).collect::<Vec<_>>()
+    };
+    let installation: Option<Installation> = payload.optional("installation")?;
+    let mut added = names(payload.optional("repositories_added")?);
+    let mut removed = names(payload.optional("repositories_removed")?);
+    let listed = names(payload.optional("repositories")?);
+    match payload.action().as_deref() {
+        Some("deleted" | "suspend") => removed.extend(listed),
+        _ => added.extend(listed),
+    }
+    let owner = installation.and_then(|one| one.account).map(|account| account.login);
+    Ok(Told::AccessChanged(AccessChange { owner, added, removed }))
+}
+
+/// `X-GitHub-Delivery`, which a redelivery repeats; of a delivery without one, what its bytes are.
+fn delivery_id(headers: &DeliveryHeaders, body: &Bytes) -> DeliveryId {
+    const LONGEST: usize = 100;
+    match headers.get("x-github-delivery") {
+        Some(id) if !id.is_empty() && id.len() <= LONGEST => id.into(),
+        _ => format!("sha256/{}", HEXLOWER.encode(&Sha256::digest(body))).into(),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Repository {
+    id: u64,
+    full_name: Arc<str>,
+}
+
+impl Payload<'_> {
+    /// The repository, when the payload is about one.
+    fn repository(&self, driver: &GitHubDriver) -> Option<DeliveredRepo> {
+        let found: Repository = self.lenient("repository")?;
+        Some(DeliveredRepo { id: driver.repo_id(found.id), name: found.full_name })
+    }
+
+    fn is_about_a_repository(&self) -> bool {
+        self.lenient::<Repository>("repository").is_some()
+    }
+
+    /// Who did it.
+    fn sender(&self) -> Option<Account> {
+        self.lenient("sender")
+    }
+
+    /// The action, where the event has one.
+    fn action(&self) -> Option<String> {
+        const LONGEST: usize = 100;
+        self.lenient::<String>("action").filter(|action| action.len() <= LONGEST)
+    }
+}
