@@ -11,9 +11,19 @@ mod git_ssh;
 #[cfg(feature = "github")]
 mod github;
 #[cfg(feature = "github")]
+mod github_checks;
+#[cfg(feature = "github")]
+mod github_comments;
+#[cfg(feature = "github")]
+mod github_commit_statuses;
+#[cfg(feature = "github")]
 mod github_events;
 #[cfg(feature = "github")]
 mod github_hooks;
+#[cfg(feature = "github")]
+mod github_shown;
+#[cfg(feature = "github")]
+mod github_world;
 mod poll;
 mod poll_engine;
 #[cfg(feature = "git")]
