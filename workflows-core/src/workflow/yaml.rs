@@ -129,8 +129,26 @@ fn step<'a, 'b>(
         .map(|(_, place, rest)| (place, rest))
 }
 
+/// What reading a document of the greatest depth takes, and more: a level takes 45 KiB of a debug
+/// build's stack, and the caller's may be that of a worker with 2 MiB.
+const READER_STACK: usize = 8 << 20;
+
 /// Reads all documents of a text. A document that says nothing is left out.
 pub(crate) fn read(text: &str, limits: YamlLimits) -> (Vec<Document>, Vec<Problem>) {
+    let refused = |why: &str| {
+        let problem = Problem::at("", format!("the file could not be read: {why}"));
+        (Vec::new(), vec![problem])
+    };
+    std::thread::scope(|scope| {
+        let reader = std::thread::Builder::new().stack_size(READER_STACK);
+        match reader.spawn_scoped(scope, || read_here(text, limits)) {
+            Ok(read) => read.join().unwrap_or_else(|_| refused("the reader panicked")),
+            Err(error) => refused(&format!("no thread can be started: {error}")),
+        }
+    })
+}
+
+fn read_here(text: &str, limits: YamlLimits) -> (Vec<Document>, Vec<Problem>) {
     if text.len() > limits.bytes {
         let problem = Problem::at(
             "",
