@@ -2,9 +2,13 @@
 
 use std::{
     fmt::Write as _,
+    fs::Permissions,
     io::{BufRead, BufReader, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
-    os::unix::{fs::chown, process::CommandExt},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::Mutex,
@@ -53,6 +57,7 @@ pub struct Server {
     port: u16,
     password: String,
     directory: PathBuf,
+    owner: Option<Owner>,
     watch: Mutex<Watch>,
 }
 
@@ -124,6 +129,7 @@ impl Server {
                 port,
                 password: password.clone(),
                 directory: directory.to_path_buf(),
+                owner,
                 watch: Mutex::new(watch),
             };
             match server.wait_until_ready() {
@@ -186,6 +192,23 @@ impl Server {
         if let Err(error) = self.wait_until_ready() {
             panic!("{error}");
         }
+    }
+
+    /// Puts a file where the server, and nobody else, can read it; returns its path.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be written.
+    pub fn keep_file(&self, name: &str, contents: &str) -> PathBuf {
+        let path = self.directory.join(name);
+        let kept = std::fs::write(&path, contents)
+            .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(0o600)))
+            .and_then(|()| match self.owner {
+                Some(owner) => chown(&path, Some(owner.user), Some(owner.group)),
+                None => Ok(()),
+            });
+        kept.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        path
     }
 
     /// What the server has said so far.

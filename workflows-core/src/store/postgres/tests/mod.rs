@@ -4,6 +4,7 @@ mod migrations;
 mod plans;
 mod proxy;
 mod replicas;
+mod tls;
 
 use std::{
     sync::{
