@@ -130,6 +130,15 @@ fn git<T>(result: Result<T, git2::Error>) -> T {
     result.unwrap_or_else(|error| panic!("git refuses this: {error}"))
 }
 
+/// Files of text.
+fn texts(files: &[(&str, &str)]) -> Vec<FileEdit> {
+    let edit = |(path, text): &(&str, &str)| FileEdit {
+        path: (*path).to_owned(),
+        content: Some((text.as_bytes().to_vec(), 0o100_644)),
+    };
+    files.iter().map(edit).collect()
+}
+
 fn id_of(text: &str) -> Oid {
     full_id(text).unwrap_or_else(|| panic!("{text} is no commit id"))
 }
@@ -195,13 +204,7 @@ impl RepoHandle {
     /// Pushes a commit with these files (path and text) to a branch, which is made when it is not
     /// there. Returns the commit.
     pub fn push(&self, branch: &str, files: &[(&str, &str)]) -> String {
-        let edits: Vec<FileEdit> = files
-            .iter()
-            .map(|(path, text)| FileEdit {
-                path: (*path).to_owned(),
-                content: Some((text.as_bytes().to_vec(), 0o100_644)),
-            })
-            .collect();
+        let edits = texts(files);
         let message = format!("Change {}", files.first().map_or("nothing", |(path, _)| path));
         self.push_edits(branch, &edits, &message)
     }
@@ -253,13 +256,7 @@ impl RepoHandle {
 
     /// Writes a commit on top of another one without pushing it.
     pub fn write_commit(&self, parent: &str, files: &[(&str, &str)]) -> String {
-        let edits: Vec<FileEdit> = files
-            .iter()
-            .map(|(path, text)| FileEdit {
-                path: (*path).to_owned(),
-                content: Some((text.as_bytes().to_vec(), 0o100_644)),
-            })
-            .collect();
+        let edits = texts(files);
         self.with(|world, repo| {
             let person = world.person(&self.actor);
             let parents = [id_of(parent)];
@@ -596,7 +593,7 @@ impl RepoHandle {
         let head = id_of(commit);
         self.with(|_, repo| {
             let at = repo.checks.values().filter(|one| one.head == head);
-            let texts = |values: &[Value], field: &str| -> Vec<String> {
+            let all = |values: &[Value], field: &str| -> Vec<String> {
                 let text = |one: &Value| one[field].as_str().unwrap_or_default().to_owned();
                 values.iter().map(text).collect()
             };
@@ -610,8 +607,8 @@ impl RepoHandle {
                 title: one.title.clone().unwrap_or_default(),
                 summary: one.summary.clone().unwrap_or_default(),
                 text: one.text.clone().unwrap_or_default(),
-                annotations: texts(&one.annotations, "message"),
-                actions: texts(&one.actions, "identifier"),
+                annotations: all(&one.annotations, "message"),
+                actions: all(&one.actions, "identifier"),
                 details_url: one.details_url.clone(),
             })
             .collect()

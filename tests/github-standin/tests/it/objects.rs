@@ -138,3 +138,29 @@ async fn a_route_that_is_not_there_is_a_problem() {
     assert_eq!(problems.len(), 1);
     assert_eq!(problems[0].kind, ProblemKind::Route);
 }
+
+#[tokio::test]
+async fn git_reads_what_its_credential_may_read() {
+    let (hub, _) = hub();
+    let repo = hub.create_private_repo("acme/secret");
+    let head = repo.push("main", &[("a", "b")]);
+    let token = hub.token_of("acme");
+    let tip = async |credential: &str| {
+        let url =
+            format!("{}/acme/secret.git", hub.root().replace("://", &format!("://{credential}")));
+        let output = tokio::process::Command::new("git")
+            .args(["ls-remote", &url, "refs/heads/main"])
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .output()
+            .await
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(
+        tip(&format!("x-access-token:{token}@")).await,
+        format!("{head}\trefs/heads/main\n")
+    );
+    assert_eq!(tip("").await, "");
+    assert_eq!(tip("x-access-token:wrong@").await, "");
+}
