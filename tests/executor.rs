@@ -133,7 +133,7 @@ impl Work {
                 let at_once = request["mode"] == json!(CancelMode::AtOnce);
                 if let Some(run) = self.runs.get_mut(&key)
                     && run.phase == RunPhase::Running
-                    && !(run.told_to_end && !at_once)
+                    && (!run.told_to_end || at_once)
                 {
                     let last = if at_once { Duration::ZERO } else { LAST_WORDS };
                     run.ends = run.ends.min(Instant::now() + last);

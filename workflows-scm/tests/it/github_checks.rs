@@ -253,7 +253,8 @@ async fn a_stale_process_does_not_open_what_was_completed() {
     let github = GitHub::with_app();
     let connection = github.connect().await;
     report(&connection, &github.status(StatusState::Success, "run-1"), None).await.unwrap();
-    let stale = report_again(&connection, &github.status(StatusState::InProgress, "run-1"), None);
+    let stale = github.status(StatusState::InProgress, "run-1");
+    let stale = report_again(&connection, &stale, None);
     assert_eq!(stale.await.unwrap_err().kind(), ErrorKind::Conflict);
     let checks = github.repo.checks(github.commit.as_str());
     assert_eq!((checks.len(), checks[0].status.as_str()), (1, "completed"));

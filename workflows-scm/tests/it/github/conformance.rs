@@ -26,7 +26,7 @@ fn hub() -> (Hub, RepoHandle) {
 }
 
 fn fixture(
-    #[expect(dead_code, reason = "serves until the end")] hub: Hub,
+    hub: Hub,
     repo: RepoHandle,
     credentials: GitHubCredentials,
 ) -> Arc<dyn RepositoryFixture> {
@@ -34,7 +34,7 @@ fn fixture(
     Arc::new(Fixture { hub, repo, driver: Arc::new(driver) })
 }
 
-async fn as_an_app() -> Arc<dyn RepositoryFixture> {
+fn as_an_app() -> Arc<dyn RepositoryFixture> {
     let (hub, repo) = hub();
     let app = hub.create_app("ci");
     app.install("acme");
@@ -43,13 +43,13 @@ async fn as_an_app() -> Arc<dyn RepositoryFixture> {
     fixture(hub, repo, credentials)
 }
 
-async fn with_a_token() -> Arc<dyn RepositoryFixture> {
+fn with_a_token() -> Arc<dyn RepositoryFixture> {
     let (hub, repo) = hub();
     let token = SecretString::from(hub.token_of("octocat"));
     fixture(hub, repo, GitHubCredentials::token(token))
 }
 
-async fn without_a_credential() -> Arc<dyn RepositoryFixture> {
+fn without_a_credential() -> Arc<dyn RepositoryFixture> {
     let (hub, repo) = hub();
     fixture(hub, repo, GitHubCredentials::anonymous())
 }
@@ -98,13 +98,13 @@ impl RepositoryFixture for Fixture {
 }
 
 mod app {
-    workflows_core::repository_suite!(super::as_an_app());
+    workflows_core::repository_suite!(std::future::ready(super::as_an_app()));
 }
 
 mod token {
-    workflows_core::repository_suite!(super::with_a_token());
+    workflows_core::repository_suite!(std::future::ready(super::with_a_token()));
 }
 
 mod anonymous {
-    workflows_core::repository_suite!(super::without_a_credential());
+    workflows_core::repository_suite!(std::future::ready(super::without_a_credential()));
 }
