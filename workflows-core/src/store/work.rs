@@ -210,7 +210,8 @@ pub struct Claim {
     pub work: Work,
     /// The lease.
     pub lease: Lease,
-    /// How often it has been claimed since it last came to something, this time included.
+    /// How often it has been claimed since it last came to something, this time included, and
+    /// without those claims that were given back untouched.
     pub attempts: u32,
     /// When it first became due since it last came to something.
     pub since: Timestamp,
@@ -234,7 +235,8 @@ pub struct Lease {
 pub struct Release {
     /// When the work is due again; at once when `None`.
     pub not_before: Option<Timestamp>,
-    /// Why, for people.
+    /// Why, for people. `None` when nobody worked on it: then it is no attempt, and what was wrong
+    /// with an earlier one stays known.
     pub error: Option<String>,
 }
 

@@ -162,7 +162,9 @@ pub(super) async fn a_released_claim_waits_and_tells_why(fixture: Fixture) -> Ou
     expect_eq("due since", &claim.since, &since)?;
     expect_eq("why it was given back", &claim.last_error.as_deref(), &Some("no network"))?;
     ledger.store.release(&claim.lease, Release::default()).await?;
-    ledger.claim_one(Stage::Match).await.map(|_| ())
+    let claim = ledger.claim_one(Stage::Match).await?;
+    expect_eq("attempts when nobody worked on it", &claim.attempts, &2)?;
+    expect_eq("why it was given back before", &claim.last_error.as_deref(), &Some("no network"))
 }
 
 pub(super) async fn a_clock_that_goes_back_neither_keeps_leases_alive_nor_holds_work_up(

@@ -208,7 +208,10 @@ impl Queue {
             row.due = Some(due).filter(|at| *at > now);
             row.leased_at = None;
             row.joined = None;
-            row.error = release.error;
+            match release.error {
+                Some(error) => row.error = Some(error),
+                None => row.attempts = row.attempts.saturating_sub(1),
+            }
         });
     }
 

@@ -31,10 +31,21 @@ pub(super) fn met_another(error: &sqlx::Error) -> bool {
     code.is_some_and(|code| ["40001", "40P01", "23505"].contains(&&*code))
 }
 
+const NOT_PROTECTED: (ErrorKind, &str) = (
+    ErrorKind::Denied,
+    "the server's certificate is not accepted, or it offers no encryption; see the options `tls` and \
+     `root_certificates`",
+);
+
 pub(super) fn database_error(operation: &'static str, place: &str, error: sqlx::Error) -> Error {
     let code = error.as_database_error().and_then(|error| error.code()).map(String::from);
     let (kind, message) = match &error {
         sqlx::Error::Database(_) => told_by_server(code.as_deref().unwrap_or_default()),
+        sqlx::Error::Tls(_) => NOT_PROTECTED,
+        // What rustls finds wrong in the handshake comes as an error of reading or writing.
+        sqlx::Error::Io(error) if error.to_string().starts_with("invalid peer certificate") => {
+            NOT_PROTECTED
+        }
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => (
             ErrorKind::Transient,
             "the connection to the server was lost or cannot be made; is it up, and can it be \
@@ -45,11 +56,6 @@ pub(super) fn database_error(operation: &'static str, place: &str, error: sqlx::
             "no connection in time: the server does not answer, or all `connections` are in use",
         ),
         sqlx::Error::PoolClosed => (ErrorKind::Transient, "the ledger is closed"),
-        sqlx::Error::Tls(_) => (
-            ErrorKind::Denied,
-            "the server's certificate is not accepted, or it offers no encryption; see the options \
-             `tls` and `root_certificates`",
-        ),
         sqlx::Error::Configuration(_) => {
             (ErrorKind::Invalid, "the URL or an option of the connection is not accepted")
         }

@@ -301,7 +301,9 @@ impl<C: Ledger> Batch<C> {
         let due = release.not_before.map_or(i64::MIN, nanos);
         let due = held.joined.map_or(due, |joined| joined.min(due));
         query(
-            "UPDATE work SET due = $1, leased_at = NULL, joined = NULL, error = $2 WHERE id = $3",
+            "UPDATE work SET due = $1, leased_at = NULL, joined = NULL, \
+             attempts = CASE WHEN $2 IS NULL THEN attempts - 1 ELSE attempts END, \
+             error = COALESCE($2, error) WHERE id = $3",
         )
         .bind(Some(due).filter(|at| *at > nanos(self.now)))
         .bind(&release.error)
