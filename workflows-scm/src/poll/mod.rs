@@ -13,6 +13,7 @@ mod rounds;
 
 use jiff::{SignedDuration, Timestamp};
 
+#[cfg(feature = "webhook")]
 pub(crate) use self::interval::Pace;
 pub use self::{pull_requests::PullRequestPoller, refs::RefPoller};
 

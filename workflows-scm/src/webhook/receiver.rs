@@ -169,6 +169,7 @@ impl WebhookReceiver {
         &self.route.connection
     }
 
+    #[cfg(feature = "webhook-axum")]
     pub(super) fn limit(&self) -> usize {
         self.route.max_bytes
     }
