@@ -1,0 +1,71 @@
+//! An engine for one GitHub: a ledger in SQLite, runs as processes of this machine, lines on the
+//! terminal.
+
+use std::{error::Error, io::IsTerminal, path::Path, sync::Arc};
+
+use jiff::tz::TimeZone;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use workflows::{
+    EventSource, SystemClock,
+    core::{
+        engine::{Engine, EngineHandle},
+        local::LocalSink,
+        store::{SqliteOptions, SqliteStore},
+    },
+    notify::{Colors, TerminalNotifier},
+    scm::github::GitHubDriver,
+};
+
+/// The name under which the engine knows GitHub.
+pub(crate) const CONNECTION: &str = "github";
+
+/// An engine at work.
+pub(crate) struct Running {
+    /// What one asks it and tells it with.
+    pub(crate) handle: EngineHandle,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    /// Puts an engine together and lets it work.
+    pub(crate) async fn start(
+        state: &Path,
+        driver: GitHubDriver,
+        repo: &str,
+        sources: Vec<Arc<dyn EventSource>>,
+    ) -> Result<Self, Box<dyn Error>> {
+        std::fs::create_dir_all(state)?;
+        let ledger = state.join("ledger.db");
+        let store =
+            SqliteStore::open(ledger, SqliteOptions::default(), Arc::new(SystemClock)).await?;
+        let sink = LocalSink::builder(state.join("runs")).build().await?;
+        let colors = if std::io::stdout().is_terminal() { Colors::Ansi } else { Colors::None };
+        let terminal =
+            TerminalNotifier::new(std::io::stdout(), colors).in_time_zone(TimeZone::system());
+        let mut builder = Engine::builder()
+            .store(Arc::new(store))
+            .connection(CONNECTION, Arc::new(driver))
+            .sink("local", Arc::new(sink))
+            .notifier("terminal", Arc::new(terminal))
+            .repository(CONNECTION, repo);
+        for source in sources {
+            builder = builder.source(source);
+        }
+        let engine = builder.build()?;
+        let handle = engine.handle();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn({
+            let shutdown = shutdown.clone();
+            async move { engine.run(shutdown).await }
+        });
+        Ok(Self { handle, shutdown, task })
+    }
+
+    /// Lets it finish what is under way, and stops it.
+    pub(crate) async fn stop(self) -> Result<(), Box<dyn Error>> {
+        self.shutdown.cancel();
+        Ok(self.task.await?)
+    }
+}
