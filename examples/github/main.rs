@@ -26,7 +26,7 @@ struct Settings {
     #[arg(long)]
     demo: bool,
 
-    /// The API of a GitHub Enterprise Server, such as https://github.example.com/api/v3.
+    /// The API of a GitHub Enterprise Server, such as <https://github.example.com/api/v3>.
     #[arg(long, conflicts_with = "demo")]
     base: Option<String>,
 
