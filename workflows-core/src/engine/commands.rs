@@ -1,27 +1,28 @@
 //! Commands: the platform's own in comments (`/test`, `/retest`, `/ok-to-test`, `/cancel`), and
 //! those of programs ([`Command`]).
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+mod again;
+mod ending;
 
+use std::sync::Arc;
+
+use self::again::Latest;
 use super::{
     answers,
     command::{Command, RerunOf},
     core::Core,
     gate::{self, Gate},
-    matcher::{AttemptRequest, Selected},
-    scheduler, transition,
+    matcher::AttemptRequest,
+    scheduler,
 };
 use crate::{
-    Approval, AttemptId, CancelMode, CommitId, DeliveryKey, Event, EventKey, EventKind, GroupKey,
-    Result, Run, RunKey, RunState,
+    Approval, AttemptId, CommitId, DeliveryKey, Event, EventKey, EventKind, Result, Run, RunKey,
     event::{PullRequest, SubjectKey},
     matching::{PlatformCommand, commands},
     policy::{FactsOrigin, Request, Verdict},
-    run::{CancelReason, Cancellation},
     store::{
         CommandDecision, CommandOutcome, DecisionQuery, DeliveryQuery, Effects, EventQuery,
-        GroupExpectation, NewWork, NotificationState, Outcome, PageRequest, RunChange, RunQuery,
-        Stage, WorkKey,
+        NewWork, NotificationState, Outcome, PageRequest, RunQuery, Stage, WorkKey,
     },
 };
 
@@ -101,33 +102,6 @@ struct Given<'a> {
     /// The id of the attempts that it asks for.
     attempt: AttemptId,
     by: Arc<str>,
-}
-
-/// Which of the latest runs are run again.
-#[derive(Debug, Clone, Copy)]
-enum Latest {
-    /// Those that ended.
-    Ended,
-    /// Those that ended otherwise than well.
-    Unsuccessful,
-}
-
-impl Latest {
-    fn has(self, state: RunState) -> bool {
-        match self {
-            Self::Ended => true,
-            Self::Unsuccessful => state != RunState::Succeeded,
-        }
-    }
-}
-
-impl fmt::Display for Latest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ended => Ok(()),
-            Self::Unsuccessful => f.write_str(" that did not succeed"),
-        }
-    }
 }
 
 /// The most pages of the ledger that one command reads.
@@ -325,223 +299,6 @@ impl Given<'_> {
         let batches = self.core.store.decisions(query).await?.items;
         let mut decisions = batches.iter().flat_map(|batch| &batch.decisions);
         Ok(decisions.any(|one| matches!(one.outcome, Outcome::Waiting { .. })))
-    }
-
-    // --- running again -------------------------------------------------------------------------
-
-    async fn test(
-        &self,
-        pull_request: &PullRequest,
-        workflow: Option<&str>,
-        effects: &mut Effects,
-    ) -> Result<CommandOutcome> {
-        const STARTS: [&str; 5] = ["opened", "updated", "reopened", "retargeted", "ready"];
-        let head = &pull_request.head.sha;
-        let events = self.events_at(pull_request.number, head).await?;
-        let mut of_it = events.iter().filter(|event| event.kind == EventKind::PULL_REQUEST);
-        let starting =
-            of_it.clone().find(|event| STARTS.iter().any(|action| event.has_action(action)));
-        let Some(event) = starting.or_else(|| of_it.next()) else {
-            return Ok(CommandOutcome::Failed {
-                error: format!(
-                    "no event of pull request {} at {head} is in the ledger",
-                    pull_request.number
-                ),
-            });
-        };
-        let only = workflow.map(|name| vec![Selected { workflow: name.into(), trigger: None }]);
-        self.again(&event.key, only, effects);
-        Ok(done(match workflow {
-            Some(name) => format!("{name} is tested at {head}"),
-            None => format!("everything is tested at {head}"),
-        }))
-    }
-
-    /// Which runs there are for a commit, and which events led to it.
-    async fn of_commit(&self, commit: &CommitId) -> Result<(RunQuery, Vec<Event>)> {
-        let repo = Some(self.event.repo.id.clone());
-        let tenant = &self.event.tenant;
-        let runs = RunQuery::of(tenant.clone()).repo(repo.clone()).commit(Some(commit.clone()));
-        let about = EventQuery::of(tenant.clone()).repo(repo).commit(Some(commit.clone()));
-        Ok((runs, self.events(about).await?))
-    }
-
-    /// Runs again, of each trigger of a workflow, the latest run that a query finds when it is one
-    /// of those asked for, and what could not be planned for one of the events.
-    async fn retest(
-        &self,
-        which: Latest,
-        query: RunQuery,
-        events: &[Event],
-        workflow: Option<&str>,
-        effects: &mut Effects,
-    ) -> Result<CommandOutcome> {
-        let wanted = |name: &str| workflow.is_none_or(|wanted| wanted == name);
-        let mut latest: BTreeMap<(Arc<str>, Arc<str>), Run> = BTreeMap::new();
-        for run in self.runs(query).await? {
-            let key = (Arc::clone(&run.workflow.name), Arc::clone(&run.trigger));
-            let newer = latest.get(&key).is_none_or(|known| known.order < run.order);
-            if wanted(&run.workflow.name) && newer {
-                latest.insert(key, run);
-            }
-        }
-        let mut again: BTreeMap<EventKey, Vec<Selected>> = BTreeMap::new();
-        for ((workflow, trigger), run) in &latest {
-            if run.state.is_terminal() && which.has(run.state) {
-                let selected =
-                    Selected { workflow: Arc::clone(workflow), trigger: Some(Arc::clone(trigger)) };
-                again.entry(run.event.clone()).or_default().push(selected);
-            }
-        }
-        for event in events {
-            for (workflow, trigger) in self.failed_to_plan(&event.key).await? {
-                let key = (Arc::clone(&workflow), Arc::clone(&trigger));
-                if wanted(&workflow) && !latest.contains_key(&key) {
-                    let selected = Selected { workflow, trigger: Some(trigger) };
-                    let of_event = again.entry(event.key.clone()).or_default();
-                    if !of_event.contains(&selected) {
-                        of_event.push(selected);
-                    }
-                }
-            }
-        }
-        if again.is_empty() {
-            return Ok(CommandOutcome::Failed {
-                error: match workflow {
-                    Some(name) => format!("no ended run of {name}{which} is known"),
-                    None => format!("no ended run{which} is known"),
-                },
-            });
-        }
-        let mut names: Vec<String> = again
-            .values()
-            .flatten()
-            .map(|one| format!("{}/{}", one.workflow, one.trigger.as_deref().unwrap_or("*")))
-            .collect();
-        names.sort();
-        names.dedup();
-        for (event, only) in again {
-            self.again(&event, Some(only), effects);
-        }
-        Ok(done(format!("tested again: {}", names.join(", "))))
-    }
-
-    /// What could not be evaluated or planned in the last decisions about an event.
-    async fn failed_to_plan(&self, event: &EventKey) -> Result<Vec<(Arc<str>, Arc<str>)>> {
-        let query = DecisionQuery::of(self.event.tenant.clone())
-            .event(Some(event.clone()))
-            .page(PageRequest { limit: 1, after: None });
-        let batches = self.core.store.decisions(query).await?.items;
-        let decisions = batches.into_iter().flat_map(|batch| batch.decisions);
-        Ok(decisions
-            .filter(|one| matches!(one.outcome, Outcome::Failed { .. }))
-            .map(|one| (one.workflow.name, one.trigger))
-            .collect())
-    }
-
-    fn run_again(&self, run: &Run, effects: &mut Effects) -> CommandOutcome {
-        let only = vec![Selected {
-            workflow: Arc::clone(&run.workflow.name),
-            trigger: Some(Arc::clone(&run.trigger)),
-        }];
-        self.again(&run.event, Some(only), effects);
-        done(format!("run {} runs again", run.name))
-    }
-
-    /// Has an event decided in another attempt, whose id is this command's.
-    fn again(&self, event: &EventKey, only: Option<Vec<Selected>>, effects: &mut Effects) {
-        let request =
-            AttemptRequest { order: self.event.sequence, by: Some(Arc::clone(&self.by)), only };
-        let key = WorkKey::Event { event: event.clone(), attempt: self.attempt.clone() };
-        let work = NewWork::now(self.event.tenant.clone(), Stage::Match, key);
-        effects.work.push(work.with_detail(request.detail()));
-    }
-
-    // --- ending --------------------------------------------------------------------------------
-
-    async fn cancel_all(
-        &self,
-        number: u64,
-        workflow: Option<&str>,
-        effects: &mut Effects,
-    ) -> Result<CommandOutcome> {
-        let under_way: Vec<RunState> =
-            RunState::ALL.into_iter().filter(|state| !state.is_terminal()).collect();
-        let query = RunQuery::of(self.event.tenant.clone())
-            .repo(Some(self.event.repo.id.clone()))
-            .pull_request(Some(number))
-            .workflow_name(workflow.map(str::to_owned))
-            .states(under_way);
-        let runs = self.runs(query).await?;
-        if runs.is_empty() {
-            return Ok(CommandOutcome::Failed { error: "nothing is under way".to_owned() });
-        }
-        let names: Vec<String> = runs.iter().map(|run| run.name.to_string()).collect();
-        for run in &runs {
-            self.cancel(run, CancelMode::RunFinally, effects).await?;
-        }
-        Ok(done(format!("told to end: {}", names.join(", "))))
-    }
-
-    /// Tells a run to end, unless it was told so as strongly. The dispatcher tells its sink, or ends
-    /// it when it was never created.
-    async fn cancel(&self, run: &Run, mode: CancelMode, effects: &mut Effects) -> Result<()> {
-        if run.cancel.as_ref().is_some_and(|cancel| cancel.mode >= mode) {
-            return Ok(());
-        }
-        let mut after = run.clone();
-        // A newer run that takes its place stays the reason.
-        let reason = match &run.cancel {
-            Some(Cancellation { reason: reason @ CancelReason::SupersededBy(_), .. }) => {
-                reason.clone()
-            }
-            _ => CancelReason::Requested { by: self.by.to_string() },
-        };
-        let at = self.core.clock.now();
-        after.cancel = Some(Cancellation { mode, reason, at, delivered: false });
-        transition::follow(self.core, Some(run), &after, effects).await?;
-        effects.changes.push(RunChange { run: after });
-        effects.work.push(NewWork::now(
-            run.tenant.clone(),
-            Stage::Dispatch,
-            WorkKey::run(run.key.clone()),
-        ));
-        Ok(())
-    }
-
-    async fn clear_queue(&self, group: &GroupKey, effects: &mut Effects) -> Result<CommandOutcome> {
-        let tenant = &self.event.tenant;
-        let snapshots = self.core.store.groups(tenant, std::slice::from_ref(group)).await?;
-        let Some(snapshot) = snapshots.into_iter().find(|one| one.group == *group) else {
-            return Ok(done(format!("nothing waits in {group}")));
-        };
-        let mut cleared = Vec::new();
-        for member in snapshot.members.iter().filter(|one| one.state == RunState::Queued) {
-            let run = self.core.store.run(tenant, &member.run).await?;
-            cleared.extend(run.filter(|run| run.state == RunState::Queued));
-        }
-        // They go together: none of them is woken in another group for the end of the others.
-        let runs: Vec<&Run> = cleared.iter().collect();
-        let leaving = scheduler::leaving(&*self.core.store, tenant, &runs).await?;
-        effects.groups.extend(leaving.groups);
-        effects.work.extend(leaving.work);
-        if cleared.is_empty() {
-            effects.groups.push(GroupExpectation {
-                tenant: tenant.clone(),
-                group: group.clone(),
-                version: snapshot.version,
-            });
-        }
-        for run in &cleared {
-            let mut after = run.clone();
-            after.state = RunState::Expired;
-            after.message = format!("{} cleared its queue", self.by);
-            after.finished_at = Some(self.core.clock.now());
-            transition::follow(self.core, Some(run), &after, effects).await?;
-            effects.changes.push(RunChange { run: after });
-        }
-        let cleared = cleared.len();
-        Ok(done(format!("{cleared} runs that waited in {group} were ended")))
     }
 
     // --- notifications -------------------------------------------------------------------------

@@ -10,27 +10,27 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
-    commands, completion,
+    candidates::{in_repository, sources},
+    commands,
+    commit_notes::{behind_everything, note_order, quoted, skipped_because},
+    completion,
     core::Core,
-    directory::{LoadedDirectory, Place},
     event_details::LedgerDetails,
-    gate::{self, DefinitionsAt, Gate},
-    markdown,
-    planner::{self, Candidate, Plan, PlannedRun},
+    gate::{self, Gate},
+    planner::{self, Candidate, Plan, PlannedRun, Planner},
     schedule::Slot,
     transition,
 };
 use crate::{
-    AttemptId, CommitId, Error, ErrorKind, Event, EventKind, Result, RunState, WorkflowId,
+    AttemptId, Error, ErrorKind, Event, EventKind, Result, RunState, WorkflowId,
     matching::{EventDetails, MatchInput, MatchedCommand, TriggerSet, Verdict as Says},
     policy::{Facts, FactsOrigin, Verdict},
-    repo::{StatusAction, StatusState},
+    repo::StatusState,
     store::{
-        Claim, Committed, Decision, DecisionBatch, Effects, EventQuery, Guard, NewWork, Outcome,
-        PageRequest, Rejected, Stage, StatusDesire, StatusKey, StatusSubject, SubjectCorrection,
-        WorkKey,
+        Claim, Committed, Decision, DecisionBatch, Effects, Guard, NewWork, Outcome, Rejected,
+        Stage, StatusDesire, SubjectCorrection, WorkKey,
     },
-    workflow::{LoadedWorkflow, WhenSkipped},
+    workflow::WhenSkipped,
 };
 
 /// What is asked for in an attempt at an event: the `detail` of [`Stage::Match`] work. The first
@@ -330,6 +330,7 @@ pub(crate) async fn evaluate(
             to: present.clone(),
         });
     }
+    let mut planner = Planner::new(core, &gate, event, attempt, request, &input);
     for Matched { candidate, command } in matched {
         let (id, trigger) = (candidate.id, candidate.trigger);
         let context = planner::context(core, candidate.loaded.workflow(), trigger);
@@ -339,43 +340,38 @@ pub(crate) async fn evaluate(
         }
         let (facts, verdict) = gate.all().await?;
         let outcome = match verdict {
-            Verdict::Allow => {
-                let plan = planner::plan(
-                    core, &gate, event, attempt, request, &candidate, command, facts, &input,
-                );
-                match plan.await? {
-                    Plan::Run(mut planned) => {
-                        if let Some(slot) = &slot {
-                            planned.run.remarks.extend(slot.remarks());
-                        }
-                        let run = planned.run.key.clone();
-                        skipped.remove(&context);
-                        evaluation.runs.push(*planned);
-                        Outcome::Matched { run }
+            Verdict::Allow => match planner.plan(&candidate, command, facts).await? {
+                Plan::Run(mut planned) => {
+                    if let Some(slot) = &slot {
+                        planned.run.remarks.extend(slot.remarks());
                     }
-                    Plan::There(run) => {
-                        skipped.remove(&context);
-                        Outcome::Matched { run }
-                    }
-                    Plan::No(outcome) => {
-                        skipped.remove(&context);
-                        match &outcome {
-                            Outcome::Failed { filter, error } => evaluation.note_failure(
-                                event,
-                                request.order,
-                                Some(context),
-                                filter,
-                                error,
-                            ),
-                            Outcome::Denied { rule } => {
-                                evaluation.note_denied(event, request.order, &context, rule);
-                            }
-                            _ => {}
-                        }
-                        outcome
-                    }
+                    let run = planned.run.key.clone();
+                    skipped.remove(&context);
+                    evaluation.runs.push(*planned);
+                    Outcome::Matched { run }
                 }
-            }
+                Plan::There(run) => {
+                    skipped.remove(&context);
+                    Outcome::Matched { run }
+                }
+                Plan::No(outcome) => {
+                    skipped.remove(&context);
+                    match &outcome {
+                        Outcome::Failed { filter, error } => evaluation.note_failure(
+                            event,
+                            request.order,
+                            Some(context),
+                            filter,
+                            error,
+                        ),
+                        Outcome::Denied { rule } => {
+                            evaluation.note_denied(event, request.order, &context, rule);
+                        }
+                        _ => {}
+                    }
+                    outcome
+                }
+            },
             Verdict::Wait { approvers } => {
                 skipped.remove(&context);
                 let order = note_order(&gate, event, request).await?;
@@ -409,19 +405,6 @@ pub(crate) async fn evaluate(
     Ok(evaluation)
 }
 
-/// Whose a note is on a commit. A commit belongs to no pull request: anybody can open one whose head
-/// is the head of `main`. What nobody with rights let through is therefore behind every run and
-/// every note of those who have them, whichever comes first.
-async fn note_order(gate: &Gate<'_>, event: &Event, request: &AttemptRequest) -> Result<i64> {
-    let trusted = !gate::comes_from_outside(event) || gate.all().await?.1 == Verdict::Allow;
-    Ok(if trusted { request.order } else { behind_everything(request.order) })
-}
-
-/// The place of an order among those that are behind all that the order of intake gives.
-fn behind_everything(order: i64) -> i64 {
-    order.saturating_sub(i64::MAX)
-}
-
 /// Why nothing can run for an event, whoever asks.
 fn impossible(event: &Event, slot: Option<&Slot>, moved_on: Option<&str>) -> Option<Outcome> {
     if let Some(rejected) = slot.and_then(|slot| slot.rejected.clone()) {
@@ -439,97 +422,6 @@ fn impossible(event: &Event, slot: Option<&Slot>, moved_on: Option<&str>) -> Opt
         reason: format!("the ref has moved on to {present}, which has its own event"),
     })
 }
-
-fn skipped_because(rejected: &Rejected) -> String {
-    let saw: String = rejected.saw.to_string().chars().take(500).collect();
-    format!("`{}` wants `{}` and saw `{saw}`.", rejected.filter, rejected.wanted)
-}
-
-/// What the repository of an event defines for it.
-struct InRepository {
-    directory: Arc<LoadedDirectory>,
-    commit: CommitId,
-    overruled: BTreeSet<Arc<str>>,
-}
-
-/// Reads what the repository of an event defines for it, where its connection enables that.
-///
-/// When that cannot be read now, registered workflows wait as well: an attempt at an event is
-/// decided as a whole, in one record.
-async fn in_repository(
-    core: &Core,
-    gate: &Gate<'_>,
-    event: &Event,
-) -> Result<Option<InRepository>> {
-    let path = match core.connections.get(&event.tenant, &event.repo.connection) {
-        Ok(connection) => connection.options.definitions.clone(),
-        // A repository that is reached no more defines nothing; registered workflows may not need
-        // to reach it.
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
-    let Some(path) = path else { return Ok(None) };
-    let commit = match gate.definitions().await? {
-        DefinitionsAt::Nowhere => return Ok(None),
-        DefinitionsAt::Commit(commit) => commit,
-        DefinitionsAt::DefaultBranch => {
-            let repository = gate.repository().await?;
-            let default = core.call("find default branch", repository.default_branch()).await?;
-            core.call("resolve", repository.resolve(&default)).await?
-        }
-    };
-    let place =
-        Place { tenant: event.tenant.clone(), repo: event.repo.clone(), path, recursive: true };
-    let repository = gate.repository().await?;
-    let directory = core.definitions.directory(core, repository, &commit, &place).await?;
-    let overruled = core.definitions.overruled(&event.tenant, &event.repo, &directory);
-    Ok(Some(InRepository { directory, commit, overruled }))
-}
-
-/// A set of candidates, and where their documents are.
-struct Source<'a> {
-    set: Arc<TriggerSet>,
-    directory: Option<&'a LoadedDirectory>,
-    commit: Option<&'a CommitId>,
-}
-
-impl Source<'_> {
-    fn loaded(
-        &self,
-        core: &Core,
-        event: &Event,
-        workflow: &WorkflowId,
-    ) -> Option<Arc<LoadedWorkflow>> {
-        match self.directory {
-            Some(directory) => {
-                directory.workflows.get(&workflow.name).map(|one| Arc::clone(&one.loaded))
-            }
-            None => core.definitions.registered(&event.tenant, &workflow.name),
-        }
-    }
-}
-
-fn sources<'a>(
-    event: &Event,
-    registered: Option<Arc<TriggerSet>>,
-    found: Option<&'a InRepository>,
-) -> Vec<Source<'a>> {
-    let mut sources = Vec::new();
-    if let Some(set) = registered {
-        sources.push(Source { set, directory: None, commit: None });
-    }
-    if let Some(found) = found {
-        let set = found.directory.triggers(&event.kind, &found.overruled);
-        if !set.is_empty() {
-            let (directory, commit) = (Some(&*found.directory), Some(&found.commit));
-            sources.push(Source { set, directory, commit });
-        }
-    }
-    sources
-}
-
-/// How many of a pull request's events are looked through for heads with broken definitions.
-const EARLIER_EVENTS: u32 = 20;
 
 impl Evaluation {
     fn say(&mut self, workflow: &WorkflowId, trigger: &Arc<str>, outcome: Outcome) {
@@ -550,171 +442,6 @@ impl Evaluation {
             }
         }
     }
-
-    fn note(
-        &mut self,
-        event: &Event,
-        order: i64,
-        context: &Arc<str>,
-        state: StatusState,
-        title: &str,
-        summary: &str,
-    ) {
-        let subject = StatusSubject::Note {
-            state,
-            title: title.to_owned(),
-            summary: summary.to_owned(),
-            actions: Vec::new(),
-        };
-        self.show(event, order, context, subject);
-    }
-
-    fn show(&mut self, event: &Event, order: i64, context: &Arc<str>, subject: StatusSubject) {
-        let Some(head) = &event.head else { return };
-        self.notes.push(StatusDesire {
-            key: StatusKey {
-                tenant: event.tenant.clone(),
-                repo: event.repo.clone(),
-                commit: head.sha.clone(),
-                context: Arc::clone(context),
-            },
-            order,
-            subject,
-        });
-    }
-
-    fn note_failure(
-        &mut self,
-        event: &Event,
-        order: i64,
-        context: Option<Arc<str>>,
-        filter: &str,
-        error: &str,
-    ) {
-        if let Some(context) = context {
-            let title = format!("{filter} failed");
-            self.note(event, order, &context, StatusState::Failure, &title, &quoted(error));
-        }
-    }
-
-    fn note_denied(&mut self, event: &Event, order: i64, context: &Arc<str>, rule: &str) {
-        let title = "the platform does not allow this run";
-        let summary = format!("Denied by the rule: {}", quoted(rule));
-        self.note(event, order, context, StatusState::Failure, title, &summary);
-    }
-
-    fn note_waiting(&mut self, event: &Event, order: i64, context: &Arc<str>, approvers: &str) {
-        let head = event.head.as_ref().map_or("", |head| head.sha.as_str());
-        let who = quoted(approvers);
-        let summary = format!(
-            "Nothing runs for commit {head} before it is approved by {who}. After a look at \
-             that commit, comment:\n\n    /ok-to-test {head}\n\nA further commit needs a further \
-             approval."
-        );
-        let pull_request = event.pull_request.as_ref().map(|one| one.number);
-        let approve = pull_request.map(|pull_request| StatusAction::Approve { pull_request });
-        let subject = StatusSubject::Note {
-            state: StatusState::ActionRequired,
-            title: format!("waits for the approval of {approvers}"),
-            summary,
-            actions: approve.into_iter().collect(),
-        };
-        self.show(event, order, context, subject);
-    }
-
-    /// Tells on the commit what is wrong with its definitions, and when that is mended.
-    async fn tell_of_directory(
-        &mut self,
-        core: &Core,
-        event: &Event,
-        order: i64,
-        found: &InRepository,
-    ) -> Result<()> {
-        let InRepository { directory, commit, overruled } = found;
-        self.batch
-            .judged_by
-            .insert("definitions".to_owned(), format!("{commit}, directory {}", directory.digest));
-        for name in overruled {
-            self.batch.judged_by.insert(
-                format!("overruled/{name}"),
-                "the platform registered a workflow of that name for the repository".to_owned(),
-            );
-        }
-        if !directory.problems.is_empty() {
-            self.batch.judged_by.insert("problems".to_owned(), directory.problems.join("\n"));
-        }
-        if event.head.as_ref().is_none_or(|head| head.sha != *commit) {
-            return Ok(());
-        }
-        let context: Arc<str> = format!("{}/definitions", core.options.status_prefix).into();
-        let mut lines = Vec::new();
-        for problem in &directory.problems {
-            lines.push(format!("- {}", quoted(problem)));
-        }
-        for name in overruled {
-            let path = directory.workflows.get(name).map_or("", |one| one.loaded.source());
-            lines.push(format!(
-                "- {}: the workflow {} is not used, for the platform registered one of that name \
-                 for this repository; rename it",
-                quoted(path),
-                quoted(name)
-            ));
-        }
-        let (state, title) = match (directory.problems.len(), overruled.len()) {
-            (0, 0) if was_broken(core, event, &context).await? => {
-                (StatusState::Success, "every workflow loads again".to_owned())
-            }
-            (0, 0) => return Ok(()),
-            (0, names) => (StatusState::Neutral, format!("{names} workflows are not used")),
-            (1, _) => (StatusState::Failure, directory.problems[0].clone()),
-            (problems, _) => {
-                (StatusState::Failure, format!("{problems} problems: {}", directory.problems[0]))
-            }
-        };
-        let title: String = title.chars().take(140).collect();
-        self.note(event, order, &context, state, &title, &lines.join("\n"));
-        Ok(())
-    }
-}
-
-/// What came from outside, as text in Markdown: in a block of its own when it has several lines.
-fn quoted(text: &str) -> String {
-    const LONGEST: usize = 10_000;
-    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-    match lines.len() {
-        0 | 1 => markdown::code(&markdown::cut(text, LONGEST)),
-        _ => format!("\n\n{}", markdown::block(&lines, LONGEST)),
-    }
-}
-
-/// Whether the definitions were told to be broken on this commit, or on one before it of the same
-/// ref or pull request.
-async fn was_broken(core: &Core, event: &Event, context: &Arc<str>) -> Result<bool> {
-    let mut commits: BTreeSet<CommitId> = BTreeSet::new();
-    commits.extend(event.head.iter().chain(&event.base).map(|one| one.sha.clone()));
-    if let Some(pull_request) = &event.pull_request {
-        let query = EventQuery::of(event.tenant.clone())
-            .repo(Some(event.repo.id.clone()))
-            .pull_request(Some(pull_request.number))
-            .page(PageRequest { limit: EARLIER_EVENTS, after: None });
-        let earlier = core.store.events(query).await?;
-        commits.extend(earlier.items.into_iter().filter_map(|one| one.head).map(|one| one.sha));
-    }
-    for commit in commits {
-        let key = StatusKey {
-            tenant: event.tenant.clone(),
-            repo: event.repo.clone(),
-            commit,
-            context: Arc::clone(context),
-        };
-        if let Some(record) = core.store.status(&key).await?
-            && let StatusSubject::Note { state, .. } = record.desire.subject
-            && state == StatusState::Failure
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// What is recorded when an event cannot be decided: a failure of each candidate that is known.

@@ -37,3 +37,26 @@ async fn a_run_beyond_the_tenants_limit_of_waiting_runs_is_refused_by_the_rule_o
     let room = world.hears(push("e")).await.unwrap();
     assert!(matches!(world.outcome(&room, "push").await, Outcome::Matched { .. }));
 }
+
+#[tokio::test]
+async fn the_runs_of_one_event_count_against_the_tenants_limit_together() {
+    let mut options = EngineOptions::default();
+    options.max_queued_runs_per_tenant = 2;
+    let triggers: String = (0..4).map(|n| format!("\n  - {{ name: t{n}, on: push }}")).collect();
+    let spec =
+        format!("\n  triggers:{triggers}\n  concurrency: [{{ group: prod, strategy: queue }}]");
+    let deploy = workflow("deploy", &spec);
+    let world = World::built(&deploy, ConnectionOptions::default(), |one| one.options(options));
+    let event = world.hears(world.repo.push("alice", "a", &[("a", "b")])).await.unwrap();
+    for trigger in ["t0", "t1"] {
+        assert!(matches!(world.outcome(&event, trigger).await, Outcome::Matched { .. }));
+    }
+    for trigger in ["t2", "t3"] {
+        assert_eq!(
+            world.outcome(&event, trigger).await,
+            Outcome::Denied {
+                rule: "max_queued_runs_per_tenant: 2 runs wait, and 2 may".to_owned()
+            }
+        );
+    }
+}
