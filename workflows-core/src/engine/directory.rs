@@ -13,7 +13,7 @@ use crate::{
     hash_of,
     matching::{Definition, TriggerSet},
     repo::{EntryKind, ListOptions, ReadLimit},
-    workflow::{LoadContext, LoadedWorkflow, Problem, TektonObject, load},
+    workflow::{LoadContext, LoadedWorkflow, Problem, TektonObject, further_problems, load},
 };
 
 /// A workflow that a directory defines.
@@ -94,6 +94,9 @@ pub(crate) struct Listing {
     pub(crate) digest: Option<Arc<str>>,
     paths: Vec<Arc<str>>,
 }
+
+/// The most problems of a directory that are told.
+const MOST_PROBLEMS: usize = 100;
 
 /// The most files of a directory that are read.
 const MAX_FILES: usize = 200;
@@ -244,6 +247,11 @@ fn compile(
                 })),
             }
         }
+    }
+    let further = problems.len().saturating_sub(MOST_PROBLEMS);
+    if further > 0 {
+        problems.truncate(MOST_PROBLEMS);
+        problems.push(further_problems(further));
     }
     LoadedDirectory { digest, workflows, pipelines, tasks, problems, sets: Mutex::default() }
 }

@@ -126,7 +126,13 @@ pub(crate) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "nothing".into(),
         Value::Bool(value) => format!("the boolean {value}"),
-        Value::Number(value) => format!("the number {value}"),
+        Value::Number(value) => {
+            let digits = value.to_string();
+            match digits.get(..80) {
+                Some(first) if digits.len() > 80 => format!("the number {first}..."),
+                _ => format!("the number {digits}"),
+            }
+        }
         Value::String(value) => format!("the string {}", shown(value)),
         Value::Array(_) => "a list".into(),
         Value::Object(_) => "a mapping".into(),

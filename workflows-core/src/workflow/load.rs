@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::{
     decode::{decode, describe},
     document::Workflow,
-    problem::{Problem, nearest, shown},
+    problem::{self, Problem, nearest, shown},
     render::Templates,
     validate,
     yaml::{self, Place, YamlLimits},
@@ -84,7 +84,7 @@ pub struct Loaded {
     pub tasks: Vec<TektonObject>,
     /// Documents of other kinds, which have no meaning here.
     pub ignored: Vec<Ignored>,
-    /// Everything that is wrong with it.
+    /// What is wrong with it: the first hundred problems, and how many there are besides.
     pub problems: Vec<Problem>,
 }
 
@@ -242,10 +242,10 @@ pub fn load(source: &str, text: &str, context: &LoadContext) -> Loaded {
         problem.snippet = problem
             .line
             .and_then(|line| lines.get(usize::try_from(line).ok()?.checked_sub(1)?))
-            .map(|line| (*line).to_owned());
+            .and_then(|line| problem::snippet(line));
     }
     problems.sort_by_key(|problem| (problem.line, problem.column));
-    loaded.problems = problems;
+    loaded.problems = problem::first_of(problems);
     loaded
 }
 
@@ -255,7 +255,7 @@ pub fn load(source: &str, text: &str, context: &LoadContext) -> Loaded {
 ///
 /// # Errors
 ///
-/// Everything that is wrong with it.
+/// What is wrong with it: the first hundred problems, and how many there are besides.
 pub fn load_object(
     source: &str,
     object: &Value,
@@ -271,7 +271,7 @@ pub fn load_object(
         Ok(read) => Ok(read.into_loaded(&source, 0, context.place)),
         Err(mut problems) => {
             problems.iter_mut().for_each(|problem| problem.source = Arc::clone(&source));
-            Err(problems)
+            Err(problem::first_of(problems))
         }
     }
 }

@@ -1,11 +1,13 @@
 //! The Workflow document: its types, loading and checking, and substitution.
 
+mod concurrency;
 mod cron;
 mod decode;
 mod document;
 mod duration;
 mod load;
 mod packed;
+mod param_set;
 mod problem;
 mod reference;
 mod render;
@@ -16,12 +18,12 @@ mod testing;
 mod validate;
 mod yaml;
 
-pub(crate) use self::{cron::parse_cron, packed::PackedWorkflow};
 pub use self::{
+    concurrency::{Concurrency, QueueLimits, Strategy},
     document::{
-        AsOf, AsOfSucceeded, Concurrency, Filter, Metadata, Notification, Param, PathFilter,
-        Patterns, PipelineRef, QueueLimits, RepoSelector, ResolverParam, Retention, Schedule,
-        Strategy, Timeouts, Trigger, WhenSkipped, Workflow, WorkflowSpec,
+        AsOf, AsOfSucceeded, Filter, Metadata, Notification, Param, PathFilter, Patterns,
+        PipelineRef, RepoSelector, ResolverParam, Retention, Schedule, Timeouts, Trigger,
+        WhenSkipped, Workflow, WorkflowSpec,
     },
     duration::parse_duration,
     load::{
@@ -34,3 +36,4 @@ pub use self::{
     substitute::{RepoValues, Values},
     yaml::YamlLimits,
 };
+pub(crate) use self::{cron::parse_cron, packed::PackedWorkflow, problem::further_problems};

@@ -30,7 +30,7 @@ pub struct Problem {
     pub message: String,
     /// What to do about it, or what is allowed.
     pub remedy: Option<String>,
-    /// The line of the text.
+    /// The line of the text, unless it is longer than 1,000 characters.
     pub snippet: Option<String>,
 }
 
@@ -41,8 +41,8 @@ impl Problem {
             source: "".into(),
             line: None,
             column: None,
-            field: field.into(),
-            message: message.into(),
+            field: short(field.into()),
+            message: short(message.into()),
             remedy: None,
             snippet: None,
         }
@@ -50,7 +50,7 @@ impl Problem {
 
     /// Adds what to do about it.
     pub(crate) fn help(mut self, remedy: impl Into<String>) -> Self {
-        self.remedy = Some(remedy.into());
+        self.remedy = Some(short(remedy.into()));
         self
     }
 
@@ -98,6 +98,41 @@ impl fmt::Display for Problem {
             write!(f, "\n{margin}  = help: {}", printable(remedy))?;
         }
         Ok(())
+    }
+}
+
+/// The most problems of one document that are told.
+const MOST: usize = 100;
+/// The longest text that a problem holds, in characters. What is wrong may be as large as the
+/// document is.
+const LONGEST: usize = 1_000;
+
+/// The first problems, and how many there are besides.
+pub(crate) fn first_of(mut problems: Vec<Problem>) -> Vec<Problem> {
+    let further = problems.len().saturating_sub(MOST);
+    if further > 0 {
+        problems.truncate(MOST);
+        let mut rest = Problem::at("", further_problems(further));
+        rest.source = problems.first().map_or_else(|| "".into(), |one| Arc::clone(&one.source));
+        problems.push(rest);
+    }
+    problems
+}
+
+/// Says that there are more problems than are told.
+pub(crate) fn further_problems(number: usize) -> String {
+    format!("{number} further problems are not listed")
+}
+
+/// The line of a text, when it is short enough to be shown.
+pub(crate) fn snippet(line: &str) -> Option<String> {
+    line.chars().nth(LONGEST).is_none().then(|| line.to_owned())
+}
+
+fn short(text: String) -> String {
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
     }
 }
 

@@ -171,6 +171,7 @@ impl fmt::Display for Reference {
 impl Reference {
     /// Reads what stands between `$(` and `)`.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
+        const LONGEST: usize = 500;
         let wrong = || {
             format!(
                 "`$({text})` is no reference: it is made of names with '.' between them, such as \
@@ -178,6 +179,9 @@ impl Reference {
                  written `$$(`"
             )
         };
+        if text.len() > LONGEST {
+            return Err(format!("a reference has at most {LONGEST} characters"));
+        }
         let name = root_of(text);
         let Some(root) = Root::parse(name) else {
             if text.is_empty() || !text.chars().all(|c| is_inner(c) || ".[]*\"'".contains(c)) {

@@ -8,9 +8,10 @@ use serde_json::{Map, Value, json};
 use super::{
     document::{Param, Workflow},
     load::{DocumentPlace, LoadedWorkflow, SELF, TektonObject},
+    param_set::ParamSet,
     problem::{Problem, shown},
     reference::{never_has, ours_in},
-    substitute::{ParamSet, Refusal, Scope, Source, Template, Values},
+    substitute::{Refusal, Scope, Source, Template, Values},
     validate::{ParamShape, check_against_pipeline},
 };
 use crate::{Error, GroupKey, Result, WorkflowId, run::GroupMembership};
@@ -331,7 +332,7 @@ impl LoadedWorkflow {
                 .with("trigger", shown(trigger)));
         };
         let set = self.templates.own.get(&index).unwrap_or(&self.templates.shared);
-        let mut source = Source { values, workflow: self.name(), trigger, params: BTreeMap::new() };
+        let mut source = Source::new(values, self.name(), trigger);
         set.render(&mut source)?;
         Ok((source, set))
     }

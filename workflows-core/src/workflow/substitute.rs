@@ -12,12 +12,11 @@
 //! variable somewhere on its way. So a run whose values would hold a `$(` that does not stand in the
 //! document itself is not made, and the error names the parameter and the reference.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, cell::Cell, collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value};
 
 use super::{
-    document::Param,
     problem::{Problem, did_you_mean, shown},
     reference::{
         Content, Piece, REPO_FIELDS, RUN_FIELDS, Reference, Root, Step, WORKFLOW_FIELDS,
@@ -358,9 +357,31 @@ pub(super) struct Source<'a> {
     pub(super) workflow: &'a str,
     pub(super) trigger: &'a str,
     pub(super) params: BTreeMap<Arc<str>, Value>,
+    /// How many bytes were put in for references so far.
+    filled: Cell<usize>,
 }
 
-impl Source<'_> {
+/// The most bytes that are put in for the references of a run. A parameter that holds another twice,
+/// and that one a third twice, would have no end. An object in a cluster has at most 1.5 MiB:
+/// <https://etcd.io/docs/v3.6/dev-guide/limit/#request-size-limit>.
+const LARGEST: usize = 1 << 20;
+
+impl<'a> Source<'a> {
+    pub(super) fn new(values: &'a Values<'a>, workflow: &'a str, trigger: &'a str) -> Self {
+        Self { values, workflow, trigger, params: BTreeMap::new(), filled: Cell::new(0) }
+    }
+
+    fn fill(&self, reference: &Reference, bytes: usize) -> Result<(), Refusal> {
+        let filled = self.filled.get().saturating_add(bytes);
+        self.filled.set(filled);
+        if filled > LARGEST {
+            return Err(Refusal::Wrong(format!(
+                "with {reference}, more than {LARGEST} bytes would be put in for references"
+            )));
+        }
+        Ok(())
+    }
+
     fn find(&self, reference: &Reference) -> Result<Cow<'_, Value>, Refusal> {
         let values = self.values;
         let text = |text: &str| Some(Cow::Owned(Value::from(text)));
@@ -398,7 +419,10 @@ impl Source<'_> {
     /// A scalar as text.
     fn text(&self, reference: &Reference) -> Result<String, Refusal> {
         match &*self.find(reference)? {
-            Value::String(text) => Ok(text.clone()),
+            Value::String(text) => {
+                self.fill(reference, text.len())?;
+                Ok(text.clone())
+            }
             Value::Number(number) => Ok(number.to_string()),
             Value::Bool(value) => Ok(value.to_string()),
             other => Err(Refusal::Wrong(format!(
@@ -413,7 +437,10 @@ impl Source<'_> {
         let found = self.find(reference)?;
         let text = |value: &Value| {
             let text = match value {
-                Value::String(text) => text.clone(),
+                Value::String(text) => {
+                    self.fill(reference, text.len() + 1)?;
+                    text.clone()
+                }
                 Value::Number(number) => number.to_string(),
                 Value::Bool(value) => value.to_string(),
                 other => {
@@ -450,7 +477,7 @@ impl Source<'_> {
     }
 }
 
-fn variable(reference: &str) -> Refusal {
+pub(super) fn variable(reference: &str) -> Refusal {
     Refusal::Wrong(format!(
         "the value of {reference} puts a `$(` into the run, which Tekton would read as a variable"
     ))
@@ -488,184 +515,6 @@ fn render_text(parts: &[Part], source: &Source<'_>, for_tekton: bool) -> Result<
         return Err(variable(&references.join(", ")));
     }
     Ok(text)
-}
-
-/// The parameters of the runs of one trigger.
-#[derive(Debug)]
-pub(super) struct ParamSet {
-    params: Box<[ParamTemplate]>,
-    /// Indices, each behind those that it refers to.
-    order: Box<[usize]>,
-}
-
-#[derive(Debug)]
-struct ParamTemplate {
-    name: Arc<str>,
-    value: Option<Template>,
-    default: Option<Template>,
-}
-
-impl ParamSet {
-    /// Compiles parameters, each with the field that it stands in.
-    pub(super) fn compile(
-        params: &[(String, &Param)],
-        repos: &[&str],
-        problems: &mut Vec<Problem>,
-    ) -> Self {
-        let shape = |param: &Param| {
-            let given = param.value.as_ref().or(param.default.as_ref());
-            given.and_then(ParamShape::of).unwrap_or(ParamShape::Open)
-        };
-        let scope = Scope {
-            repos: repos.to_vec(),
-            params: params.iter().map(|(_, param)| (&*param.name, shape(param))).collect(),
-        };
-        let compiled: Box<[ParamTemplate]> = params
-            .iter()
-            .map(|(field, param)| {
-                let mut compile = |name: &str, value: &Option<Value>| {
-                    let value = value.as_ref()?;
-                    Some(Template::compile(&format!("{field}.{name}"), value, &scope, problems))
-                };
-                ParamTemplate {
-                    name: Arc::clone(&param.name),
-                    value: compile("value", &param.value),
-                    default: compile("default", &param.default),
-                }
-            })
-            .collect();
-        let order = in_order(&compiled).unwrap_or_else(|cycle| {
-            let names: Vec<&str> = cycle.iter().map(|index| &*compiled[*index].name).collect();
-            let field = cycle.first().map(|index| params[*index].0.clone()).unwrap_or_default();
-            problems.push(Problem::at(
-                field,
-                format!("parameters refer to each other in a circle: {}", names.join(" -> ")),
-            ));
-            Box::default()
-        });
-        Self { params: compiled, order }
-    }
-
-    /// For each parameter that has no default, its index and the references in its value.
-    pub(super) fn required(&self) -> impl Iterator<Item = (usize, Vec<&Reference>)> {
-        self.params
-            .iter()
-            .enumerate()
-            .filter(|(_, param)| param.default.is_none())
-            .filter_map(|(index, param)| Some((index, param.value.as_ref()?.references())))
-    }
-
-    /// Puts all values together, and leaves them in the source.
-    pub(super) fn render(&self, source: &mut Source<'_>) -> Result<()> {
-        for index in &self.order {
-            let Some(param) = self.params.get(*index) else { continue };
-            let value = param
-                .render(source)
-                .map_err(|refusal| refusal.into_error("params").with("param", &param.name))?;
-            source.params.insert(Arc::clone(&param.name), value);
-        }
-        Ok(())
-    }
-
-    /// The names, in the order of the document.
-    pub(super) fn names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.params.iter().map(|param| &param.name)
-    }
-}
-
-impl ParamTemplate {
-    fn render(&self, source: &Source<'_>) -> Result<Value, Refusal> {
-        let asked = match &self.value {
-            Some(value) => value.render(source),
-            None => self.given_by_caller(source),
-        };
-        match (asked, &self.default) {
-            (Err(Refusal::NoValue(_)), Some(default)) => default.render(source),
-            (asked, _) => asked,
-        }
-    }
-
-    /// The caller's parameter of the same name: a manual event brings them, and events of a
-    /// platform's own kinds.
-    fn given_by_caller(&self, source: &Source<'_>) -> Result<Value, Refusal> {
-        let event = source.values.event;
-        let kind = event.get("kind").and_then(Value::as_str).unwrap_or_default();
-        let kind = crate::EventKind::new(kind);
-        let open = kind == crate::EventKind::MANUAL || !kind.is_built_in();
-        let given = event.get("data").and_then(|data| data.get(&*self.name)).filter(|_| open);
-        let Some(given) = given else {
-            return Err(Refusal::NoValue(format!("$(event.data[\"{}\"])", self.name)));
-        };
-        let name = format!("the caller's parameter {}", shown(&self.name));
-        let array = matches!(self.default, Some(Template::List(_) | Template::All(_)));
-        let object = matches!(self.default, Some(Template::Object(_) | Template::All(_)));
-        let (given, fits) = match given {
-            Value::Number(_) | Value::Bool(_) => {
-                (Value::String(given.to_string()), !array && !object)
-            }
-            Value::Array(_) => (given.clone(), array),
-            Value::Object(_) => (given.clone(), object),
-            other => (other.clone(), other.is_string() && !array && !object),
-        };
-        if !fits || ParamShape::of(&given).is_none() {
-            let found = super::decode::describe(&given);
-            return Err(Refusal::Wrong(format!(
-                "{name} is {found}, which is not what its default is"
-            )));
-        }
-        if given.to_string().contains("$(") {
-            return Err(variable(&name));
-        }
-        Ok(given)
-    }
-
-    fn refers_to(&self) -> impl Iterator<Item = &str> {
-        let templates = self.value.iter().chain(&self.default);
-        templates
-            .flat_map(Template::references)
-            .filter(|reference| reference.root == Root::Params)
-            .map(Reference::first)
-    }
-}
-
-/// Indices of parameters, each behind those that it refers to; or a circle.
-fn in_order(params: &[ParamTemplate]) -> Result<Box<[usize]>, Vec<usize>> {
-    let index_of: BTreeMap<&str, usize> =
-        params.iter().enumerate().map(|(index, param)| (&*param.name, index)).collect();
-    let needs: Vec<Vec<usize>> = params
-        .iter()
-        .map(|param| param.refers_to().filter_map(|name| index_of.get(name).copied()).collect())
-        .collect();
-    let mut order = Vec::with_capacity(params.len());
-    let mut done = vec![false; params.len()];
-    // Each pass takes those of which everything needed is there; what remains is in a circle.
-    while order.len() < params.len() {
-        let before = order.len();
-        for (index, needs) in needs.iter().enumerate() {
-            if !done[index] && needs.iter().all(|need| done[*need]) {
-                done[index] = true;
-                order.push(index);
-            }
-        }
-        if order.len() == before {
-            return Err(circle(&needs, &done));
-        }
-    }
-    Ok(order.into())
-}
-
-/// A circle among those that are not done. Each of them needs another one that is not done.
-fn circle(needs: &[Vec<usize>], done: &[bool]) -> Vec<usize> {
-    let mut path: Vec<usize> = Vec::new();
-    let mut at = done.iter().position(|done| !done).unwrap_or_default();
-    while !path.contains(&at) {
-        path.push(at);
-        at = needs[at].iter().copied().find(|need| !done[*need]).unwrap_or(at);
-    }
-    let start = path.iter().position(|index| *index == at).unwrap_or_default();
-    let mut circle = path.split_off(start);
-    circle.push(at);
-    circle
 }
 
 #[cfg(test)]

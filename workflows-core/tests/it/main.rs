@@ -3,6 +3,7 @@
 mod deciding;
 mod documents;
 mod groups;
+mod hostile_documents;
 #[cfg(all(feature = "local", unix))]
 mod local;
 mod runs;

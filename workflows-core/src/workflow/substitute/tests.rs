@@ -284,8 +284,7 @@ proptest! {
             prop_assert!(problems.is_empty());
             let view = json!({});
             let values = Values::new(&view, "k", "n");
-            let source =
-                Source { values: &values, workflow: "w", trigger: "t", params: BTreeMap::new() };
+            let source = Source::new(&values, "w", "t");
             prop_assert_eq!(template.render(&source).unwrap(), json!(text));
         }
     }

@@ -13,7 +13,8 @@ pub(crate) use self::{
     trigger::compile as compile_triggers,
 };
 use super::{
-    document::{Concurrency, Notification, RepoSelector, Retention, Strategy, Workflow},
+    concurrency::{Concurrency, Strategy},
+    document::{Notification, RepoSelector, Retention, Workflow},
     duration::parse_duration,
     load::{DocumentPlace, LoadContext, SELF},
     problem::{Problem, did_you_mean, shown},

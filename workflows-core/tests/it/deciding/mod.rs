@@ -10,5 +10,6 @@ mod lacking;
 mod limits;
 mod matching;
 mod mutators;
+mod payloads;
 mod trust;
 mod world;
