@@ -9,7 +9,8 @@ use crate::{
 };
 
 /// The migrations, in order: the first makes schema 1. One that has been released never changes.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
 
 /// The thing that a migration keeps others away from.
 const MIGRATION: i32 = -1;

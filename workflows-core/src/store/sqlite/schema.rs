@@ -12,7 +12,8 @@ use crate::{
 };
 
 /// The migrations, in order: the first makes schema 1. One that has been released never changes.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/0001.sql"), include_str!("migrations/0002.sql")];
 
 /// Marks a file as a ledger (`PRAGMA application_id`): "WKFL".
 const APPLICATION_ID: i64 = 0x574b_464c;

@@ -120,7 +120,8 @@ async fn a_ledger_of_a_newer_version_is_refused() {
 
 /// A ledger as each schema that was ever released had it. A new schema adds its own dump here, and
 /// every dump must open with everything in it.
-const RELEASED: &[&str] = &[include_str!("fixtures/schema1.sql")];
+const RELEASED: &[&str] =
+    &[include_str!("fixtures/schema1.sql"), include_str!("fixtures/schema2.sql")];
 
 #[tokio::test]
 async fn a_ledger_of_every_earlier_schema_opens_with_everything_in_it() {
@@ -165,7 +166,8 @@ async fn every_query_is_led_by_an_index() {
         let plan = plan_of(&mut db, select).await;
         assert!(plan.contains("USING INDEX") && !plan.contains("SCAN"), "{name}: {plan}");
         let narrowed = name.split(" by ").nth(1);
-        if let Some(column) = narrowed.filter(|column| *column != "time") {
+        let by_index = |column: &&str| !column.starts_with("time") && *column != "trigger";
+        if let Some(column) = narrowed.filter(by_index) {
             let column = column.replace(' ', "_").replace("commit", "").replace("event", "");
             assert!(plan.contains(&column), "{name}: {plan}");
         }

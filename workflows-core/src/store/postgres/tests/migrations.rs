@@ -46,7 +46,8 @@ async fn a_ledger_of_a_newer_version_and_tables_of_another_program_are_refused()
 
 /// A ledger as each schema that was ever released had it, with what `admit` made of two pushes. A new
 /// schema adds its own dump here, and every dump must open with everything in it.
-const RELEASED: &[&str] = &[include_str!("../fixtures/schema1.sql")];
+const RELEASED: &[&str] =
+    &[include_str!("../fixtures/schema1.sql"), include_str!("../fixtures/schema2.sql")];
 
 #[tokio::test]
 async fn a_ledger_of_every_earlier_schema_opens_with_everything_in_it() {
