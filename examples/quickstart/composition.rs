@@ -3,11 +3,12 @@
 
 use std::{error::Error, num::NonZeroUsize, path::Path, sync::Arc};
 
+use futures::TryStreamExt;
 use jiff::{SignedDuration, tz::TimeZone};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use workflows::{
-    SystemClock, Tenant,
+    ScmDriver, SystemClock, Tenant,
     core::{
         engine::{ConnectionOptions, Engine, EngineHandle},
         local::LocalSink,
@@ -58,6 +59,7 @@ impl Running {
         )
         .await?;
         let git = GitDriver::builder().cache_directory(parts.state.join("git")).build()?;
+        look_at(&git, parts.repo).await?;
         let sink = LocalSink::builder(parts.state.join("runs"))
             .max_steps(NonZeroUsize::new(parts.steps).ok_or("--steps must be 1 or more")?)
             .build()
@@ -98,5 +100,18 @@ impl Running {
     pub(crate) async fn stop(self) -> Result<(), Box<dyn Error>> {
         self.shutdown.cancel();
         Ok(self.task.await?)
+    }
+}
+
+/// Lists the repository's branches once, so that a wrong path or a refused credential is told at once.
+/// What may pass is left to the poller.
+async fn look_at(git: &GitDriver, repo: &str) -> workflows::Result<()> {
+    let looked = async {
+        let repository = git.connect(&CONNECTION.into(), repo).await?;
+        repository.refs(&["refs/heads/".into()]).try_next().await
+    };
+    match looked.await {
+        Err(error) if !error.kind().is_retryable() => Err(error),
+        _ => Ok(()),
     }
 }

@@ -89,7 +89,7 @@ fn workflows(settings: &Settings, repo: &str) -> Result<Vec<LoadedWorkflow>, Box
     let loaded = load(&source, &text, &LoadContext::in_repository());
     let told = |problems: Vec<Problem>| {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        lines.join("\n")
+        format!("{source} does not load\n\n{}", lines.join("\n\n"))
     };
     if !loaded.problems.is_empty() {
         return Err(told(loaded.problems).into());
