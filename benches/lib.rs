@@ -1,6 +1,8 @@
-//! What several benchmarks share: signed pushes as a host sends them, the speed of the disk, and
-//! processor time.
+//! What several benchmarks share: signed pushes as a host sends them, the ledgers, the speed of the
+//! disk, processor time, and the distribution of what was measured.
 
 pub mod cpu;
 pub mod disk;
+pub mod ledger;
 pub mod push;
+pub mod spread;

@@ -1,11 +1,13 @@
-//! Intake: bytes in, verified, decoded, stored, answered; 64 senders.
+//! Intake: bytes in, verified, decoded, stored, answered; 64 senders. One replica on SQLite, and one,
+//! two and four on Postgres.
 //!
 //! ```text
 //! taskset -c 0 cargo bench -p workflows-benches --bench intake
 //! ```
 //!
 //! Everything (senders, verification, the writer and SQLite's own thread) shares the cores that the
-//! process may use; `taskset` makes that one.
+//! process may use; `taskset` makes that one. A server of Postgres is started by the process and has
+//! the same. Replicas are stores with connections of their own in one process.
 
 use std::{
     sync::Arc,
@@ -16,12 +18,11 @@ use secrecy::SecretString;
 use workflows_benches::{
     cpu,
     disk::syncs_per_second,
+    ledger::{Ledger, Place},
     push::{Push, Request, decode},
+    spread::Spread,
 };
-use workflows_core::{
-    Store, SystemClock,
-    store::{SqliteOptions, SqliteStore},
-};
+use workflows_core::Store;
 use workflows_scm::webhook::verify_sha256;
 
 const SENDERS: usize = 64;
@@ -30,37 +31,56 @@ fn main() {
     println!("cores: {}", std::thread::available_parallelism().map_or(0, usize::from));
     println!("fsyncs of 4 KiB: {:.0}/s", syncs_per_second());
     println!(
-        "{:>8} {:>9} {:>10} {:>9} {:>9} {:>9} {:>12}",
-        "bytes", "requests", "per second", "p50 ms", "p99 ms", "max ms", "CPU us each"
+        "{:>8} {:>8} {:>8} {:>9} {:>10} {:>9} {:>9} {:>9} {:>12}",
+        "ledger",
+        "replicas",
+        "bytes",
+        "requests",
+        "per second",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "CPU us each"
     );
-    for (bytes, each) in [(2 << 10, 1_000), (24 << 10, 200)] {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let (taken, processor, mut times) = runtime.block_on(intake(bytes, each));
-        times.sort_unstable();
-        let at = |share: f64| {
-            let index = ((times.len() - 1) as f64 * share) as usize;
-            times[index].as_secs_f64() * 1e3
+    for place in Place::all() {
+        let replicas: &[usize] = match place {
+            Place::Sqlite(_) => &[1],
+            Place::Postgres(_) => &[1, 2, 4],
         };
-        println!(
-            "{bytes:>8} {:>9} {:>10.0} {:>9.2} {:>9.2} {:>9.2} {:>12.1}",
-            times.len(),
-            times.len() as f64 / taken.as_secs_f64(),
-            at(0.5),
-            at(0.99),
-            at(1.0),
-            processor.as_secs_f64() * 1e6 / times.len() as f64,
-        );
+        for &replicas in replicas {
+            for (bytes, each) in [(2 << 10, 1_000), (24 << 10, 200)] {
+                measure(&place, replicas, bytes, each);
+            }
+        }
     }
 }
 
-async fn intake(bytes: usize, each: usize) -> (Duration, Duration, Vec<Duration>) {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("ledger.db");
-    let store = SqliteStore::open(path, SqliteOptions::default(), Arc::new(SystemClock))
-        .await
-        .expect("the ledger opens");
-    let store = Arc::new(store);
+fn measure(place: &Place, replicas: usize, bytes: usize, each: usize) {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let (taken, processor, times) = runtime.block_on(intake(place, replicas, bytes, each));
+    println!(
+        "{place:>8} {replicas:>8} {bytes:>8} {:>9} {:>10.0} {:>9.2} {:>9.2} {:>9.2} {:>12.1}",
+        times.count(),
+        times.count() as f64 / taken.as_secs_f64(),
+        times.milliseconds(0.5),
+        times.milliseconds(0.99),
+        times.milliseconds(1.0),
+        processor.as_secs_f64() * 1e6 / times.count() as f64,
+    );
+}
+
+async fn intake(
+    place: &Place,
+    replicas: usize,
+    bytes: usize,
+    each: usize,
+) -> (Duration, Duration, Spread) {
+    let name = format!("intake_{replicas}_{bytes}");
+    let mut ledgers: Vec<Ledger> = Vec::new();
+    for _ in 0..replicas {
+        ledgers.push(place.open(&name).await);
+    }
     let secrets: Arc<[SecretString]> = Arc::new([SecretString::from("a secret of some length")]);
     let requests: Vec<Vec<Request>> = (0..SENDERS)
         .map(|sender| (0..each).map(|turn| request(sender, turn, bytes, &secrets[0])).collect())
@@ -69,8 +89,9 @@ async fn intake(bytes: usize, each: usize) -> (Duration, Duration, Vec<Duration>
     let (started, spent_before) = (Instant::now(), cpu::spent());
     let senders: Vec<_> = requests
         .into_iter()
-        .map(|requests| {
-            let (store, secrets) = (Arc::clone(&store), Arc::clone(&secrets));
+        .enumerate()
+        .map(|(sender, requests)| {
+            let (store, secrets) = (ledgers[sender % replicas].store(), Arc::clone(&secrets));
             tokio::spawn(async move {
                 let mut times = Vec::with_capacity(requests.len());
                 for request in requests {
@@ -87,8 +108,10 @@ async fn intake(bytes: usize, each: usize) -> (Duration, Duration, Vec<Duration>
         times.extend(sender.await.expect("a sender ends"));
     }
     let (taken, processor) = (started.elapsed(), cpu::spent() - spent_before);
-    store.close().await;
-    (taken, processor, times)
+    for ledger in ledgers {
+        ledger.close().await;
+    }
+    (taken, processor, Spread::of(times))
 }
 
 /// What a receiver does with a request, up to the answer.

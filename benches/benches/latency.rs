@@ -7,7 +7,7 @@
 //!
 //! Events come one at a time. Each run succeeds as soon as it is made, so statuses are shown and
 //! history is written beside the events that follow: at once, or after a rest in which the engine
-//! can finish.
+//! can finish. On SQLite, and on a server of Postgres on the same machine.
 
 use std::{
     sync::Arc,
@@ -21,14 +21,15 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use workflows_benches::{
     disk::syncs_per_second,
+    ledger::Place,
     push::{Push, Request, decode},
+    spread::Spread,
 };
 use workflows_core::{
-    CancelMode, Result, RunKey, RunPhase, RunSink, RunStatus, SystemClock,
+    CancelMode, Result, RunKey, RunPhase, RunSink, RunStatus,
     conformance::{ScriptedRepo, ScriptedScm, ScriptedSink},
     engine::{ConnectionOptions, Engine, EngineHandle},
     sink::{ChangedRun, EnsuredRun, RunRequest, SinkRun},
-    store::{SqliteOptions, SqliteStore},
     workflow::{LoadContext, load},
 };
 use workflows_scm::webhook::verify_sha256;
@@ -64,28 +65,27 @@ fn main() {
     println!("cores: {}", std::thread::available_parallelism().map_or(0, usize::from));
     println!("fsyncs of 4 KiB: {:.0}/s", syncs_per_second());
     println!(
-        "{:>12} {:>7} {:>10} {:>8} {:>8} {:>8}",
-        "rest", "events", "until", "p50 ms", "p99 ms", "max ms"
+        "{:>8} {:>6} {:>7} {:>8} {:>8} {:>8} {:>8}",
+        "ledger", "rest", "events", "until", "p50 ms", "p99 ms", "max ms"
     );
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    for rest in [Duration::from_millis(20), Duration::ZERO] {
-        let times = runtime.block_on(events(rest));
-        let part = |name: &str, of: fn(&Times) -> Duration| {
-            let mut all: Vec<_> = times.iter().map(of).collect();
-            all.sort_unstable();
-            let at =
-                |share: f64| all[((all.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
-            println!(
-                "{:>12} {:>7} {name:>10} {:>8.2} {:>8.2} {:>8.2}",
-                format!("{rest:?}"),
-                all.len(),
-                at(0.5),
-                at(0.99),
-                at(1.0),
-            );
-        };
-        part("stored", |times| times.stored);
-        part("ensure", |times| times.ensure);
+    for place in Place::all() {
+        for rest in [Duration::from_millis(20), Duration::ZERO] {
+            let times = runtime.block_on(events(&place, rest));
+            let rest = format!("{rest:?}");
+            let part = |name: &str, of: fn(&Times) -> Duration| {
+                let spread = Spread::of(times.iter().map(of).collect());
+                println!(
+                    "{place:>8} {rest:>6} {:>7} {name:>8} {:>8.2} {:>8.2} {:>8.2}",
+                    spread.count(),
+                    spread.milliseconds(0.5),
+                    spread.milliseconds(0.99),
+                    spread.milliseconds(1.0),
+                );
+            };
+            part("stored", |times| times.stored);
+            part("ensure", |times| times.ensure);
+        }
     }
 }
 
@@ -95,13 +95,8 @@ struct Times {
     ensure: Duration,
 }
 
-async fn events(rest: Duration) -> Vec<Times> {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("ledger.db");
-    let store = SqliteStore::open(path, SqliteOptions::default(), Arc::new(SystemClock))
-        .await
-        .expect("the ledger opens");
-    let store = Arc::new(store);
+async fn events(place: &Place, rest: Duration) -> Vec<Times> {
+    let ledger = place.open(&format!("rest_{}", rest.as_millis())).await;
     let scm = ScriptedScm::new();
     let repo = scm.create("acme/api");
     repo.push("ada", "main", &[("README.md", "An interface.")]);
@@ -111,7 +106,7 @@ async fn events(rest: Duration) -> Vec<Times> {
     let sink = Stopwatch { runs: ScriptedSink::new(), asked };
     let runs = sink.runs.clone();
     let engine = Engine::builder()
-        .store(store.clone())
+        .store(ledger.store())
         .connection_of(
             scm.tenant(),
             scm.connection(),
@@ -146,7 +141,7 @@ async fn events(rest: Duration) -> Vec<Times> {
     }
     shutdown.cancel();
     running.await.expect("the engine ends");
-    store.close().await;
+    ledger.close().await;
     times
 }
 
