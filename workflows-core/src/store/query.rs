@@ -121,7 +121,7 @@ query! {
     }
 }
 query! {
-    /// Which runs.
+    /// Which runs, in the order in which they were planned by their engine's clock.
     RunQuery {
         /// Of this repository.
         repo: Option<RepoId>,

@@ -45,6 +45,7 @@ use self::{
         counting_runs_stops_where_it_is_told,
         events_are_found_by_everything_that_a_query_narrows_by,
         pages_are_stable_while_more_comes_in, runs_are_found_by_everything_that_a_query_narrows_by,
+        runs_are_listed_in_the_order_in_which_they_were_planned,
     },
     prune::{a_workflow_keeps_so_many_runs, pruning_keeps_what_is_under_way_and_every_key},
     queue::{
@@ -130,6 +131,7 @@ suite! {
         an_event_is_completed_with_what_its_transport_did_not_tell,
         pages_are_stable_while_more_comes_in,
         runs_are_found_by_everything_that_a_query_narrows_by,
+        runs_are_listed_in_the_order_in_which_they_were_planned,
         counting_runs_stops_where_it_is_told,
         events_are_found_by_everything_that_a_query_narrows_by,
         pruning_keeps_what_is_under_way_and_every_key,

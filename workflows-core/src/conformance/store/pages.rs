@@ -125,6 +125,45 @@ pub(super) async fn runs_are_found_by_everything_that_a_query_narrows_by(
     expect_eq("runs of the registered workflow", &found.len(), &(count - 2))
 }
 
+pub(super) async fn runs_are_listed_in_the_order_in_which_they_were_planned(
+    fixture: Fixture,
+) -> Outcome {
+    const STATES: [RunState; 3] = [RunState::Planned, RunState::Queued, RunState::Succeeded];
+    let ledger = Ledger::open(fixture).await;
+    let start = ledger.now();
+    let mut expected = Vec::new();
+    for number in 0..30_usize {
+        // Engines whose clocks differ, and instants that several share.
+        let second = (number as i64 * 7) % 11;
+        let at = start + SignedDuration::from_secs(second);
+        let state = STATES[number % STATES.len()];
+        let run = Run { state, ..planned(&format!("run {number}"), "e", 1, at) };
+        expected.push(((second, number), run.key.clone(), state));
+        ledger.commit(runs(vec![run])).await?;
+    }
+    expected.sort_by(|one, other| other.0.cmp(&one.0));
+    for states in [vec![], vec![RunState::Queued], STATES[..2].to_vec(), STATES.to_vec()] {
+        let wanted: Vec<_> = expected
+            .iter()
+            .filter(|(_, _, state)| states.is_empty() || states.contains(state))
+            .map(|(_, key, _)| key.clone())
+            .collect();
+        let mut listed = Vec::new();
+        let mut page = PageRequest { limit: 4, after: None };
+        loop {
+            let query = RunQuery::of(tenant()).states(states.clone()).page(page);
+            let found = ledger.store.runs(query).await?;
+            listed.extend(found.items.into_iter().map(|run| run.key));
+            page.after = found.next;
+            if page.after.is_none() {
+                break;
+            }
+        }
+        expect_eq(&format!("runs in {states:?}, newest first"), &listed, &wanted)?;
+    }
+    Ok(())
+}
+
 pub(super) async fn counting_runs_stops_where_it_is_told(fixture: Fixture) -> Outcome {
     let ledger = Ledger::open(fixture).await;
     let waiting = |number: i32| Run {

@@ -356,7 +356,7 @@ impl Store for MemoryStore {
     }
 
     async fn runs(&self, query: RunQuery) -> Result<Page<Run>> {
-        Ok(pages::page(&self.ledger().runs, query.page, |one| pages::run(&query, one)))
+        Ok(pages::page_of_runs(&self.ledger().runs, &query))
     }
 
     async fn count_runs(&self, query: RunQuery, most: u32) -> Result<u32> {

@@ -32,6 +32,24 @@ pub(super) fn page<T: Clone>(
     page
 }
 
+/// Runs, in the order in which they were planned.
+pub(super) fn page_of_runs(rows: &BTreeMap<i64, Run>, query: &RunQuery) -> Page<Run> {
+    let after = query.page.after.map(|after| {
+        let planned = rows.range(..=after).next_back().map(|(_, run)| run.created_at);
+        (planned, after)
+    });
+    let mut found: Vec<_> = rows
+        .iter()
+        .map(|(id, run)| ((Some(run.created_at), *id), run))
+        .filter(|(place, row)| after.is_none_or(|after| *place < after) && run(query, row))
+        .collect();
+    found.sort_unstable_by_key(|(place, _)| std::cmp::Reverse(*place));
+    let limit = query.page.rows();
+    let next = (found.len() > limit).then(|| found[limit - 1].0.1);
+    let items = found.into_iter().take(limit).map(|(_, run)| run.clone()).collect();
+    Page { items, next }
+}
+
 /// Whether a narrowing is absent, or the value is the one asked for.
 fn is<T: PartialEq<U> + ?Sized, U: ?Sized>(wanted: Option<&U>, value: &T) -> bool {
     wanted.is_none_or(|wanted| value == wanted)

@@ -3,7 +3,7 @@
 use super::{
     Query,
     pages::{
-        select_decisions, select_events, select_notifications, select_observations, select_runs,
+        page_of_runs, select_decisions, select_events, select_notifications, select_observations,
         select_statuses,
     },
 };
@@ -24,37 +24,67 @@ pub(crate) fn archive_queries() -> Vec<(&'static str, Query)> {
     let now = Some(jiff::Timestamp::UNIX_EPOCH);
     let runs = || RunQuery::of(tenant());
     let events = || EventQuery::of(tenant());
-    let selects = vec![
-        ("observations", select_observations(&ObservationQuery::of(tenant()))),
-        ("events", select_events(&events())),
-        ("events by repo", select_events(&events().repo(Some("r".into())))),
-        ("events by commit", select_events(&events().commit(commit.clone()))),
-        ("events by pull request", select_events(&events().pull_request(Some(7)))),
-        ("decisions", select_decisions(&DecisionQuery::of(tenant()))),
+    vec![
+        (
+            "observations",
+            select_observations(&ObservationQuery::of(tenant())).page(PageRequest::default()),
+        ),
+        ("events", select_events(&events()).page(PageRequest::default())),
+        (
+            "events by repo",
+            select_events(&events().repo(Some("r".into()))).page(PageRequest::default()),
+        ),
+        (
+            "events by commit",
+            select_events(&events().commit(commit.clone())).page(PageRequest::default()),
+        ),
+        (
+            "events by pull request",
+            select_events(&events().pull_request(Some(7))).page(PageRequest::default()),
+        ),
+        ("decisions", select_decisions(&DecisionQuery::of(tenant())).page(PageRequest::default())),
         (
             "decisions by event",
-            select_decisions(&DecisionQuery::of(tenant()).event(Some("e".into()))),
+            select_decisions(&DecisionQuery::of(tenant()).event(Some("e".into())))
+                .page(PageRequest::default()),
         ),
-        ("runs", select_runs(&runs())),
-        ("runs by repo", select_runs(&runs().repo(Some("r".into())))),
-        ("runs by repo_name", select_runs(&runs().repo_name(Some("r".into())))),
-        ("runs by workflow", select_runs(&runs().workflow(Some(WorkflowId::registered("ci"))))),
-        ("runs by commit", select_runs(&runs().commit(commit.clone()))),
-        ("runs by pull_request", select_runs(&runs().pull_request(Some(7)))),
-        ("runs by state", select_runs(&runs().states(vec![RunState::Queued]))),
-        ("runs by subject", select_runs(&runs().subject(subject()))),
-        ("runs by event", select_runs(&runs().event(Some("e".into())))),
-        ("runs by trigger", select_runs(&runs().trigger(Some("nightly".into())))),
-        ("runs by time since", select_runs(&runs().since(now))),
-        ("runs by time until", select_runs(&runs().until(now))),
-        ("runs by time", select_runs(&runs().since(now).until(now))),
-        ("statuses", select_statuses(&StatusQuery::of(tenant()))),
-        ("statuses by commit", select_statuses(&StatusQuery::of(tenant()).commit(commit))),
-        ("notifications", select_notifications(&DeliveryQuery::of(tenant()))),
+        ("runs", page_of_runs(&runs())),
+        ("runs by repo", page_of_runs(&runs().repo(Some("r".into())))),
+        ("runs by repo_name", page_of_runs(&runs().repo_name(Some("r".into())))),
+        ("runs by workflow", page_of_runs(&runs().workflow(Some(WorkflowId::registered("ci"))))),
+        ("runs by commit", page_of_runs(&runs().commit(commit.clone()))),
+        ("runs by pull_request", page_of_runs(&runs().pull_request(Some(7)))),
+        ("runs by state", page_of_runs(&runs().states(vec![RunState::Queued]))),
+        ("runs by states", page_of_runs(&runs().states(vec![RunState::Planned, RunState::Queued]))),
+        (
+            "runs by workflow and state",
+            page_of_runs(
+                &runs().workflow(Some(WorkflowId::registered("ci"))).states(vec![RunState::Queued]),
+            ),
+        ),
+        (
+            "runs by a page behind",
+            page_of_runs(&runs().page(PageRequest { after: Some(7), limit: 100 })),
+        ),
+        ("runs by subject", page_of_runs(&runs().subject(subject()))),
+        ("runs by event", page_of_runs(&runs().event(Some("e".into())))),
+        ("runs by trigger", page_of_runs(&runs().trigger(Some("nightly".into())))),
+        ("runs by time since", page_of_runs(&runs().since(now))),
+        ("runs by time until", page_of_runs(&runs().until(now))),
+        ("runs by time", page_of_runs(&runs().since(now).until(now))),
+        ("statuses", select_statuses(&StatusQuery::of(tenant())).page(PageRequest::default())),
+        (
+            "statuses by commit",
+            select_statuses(&StatusQuery::of(tenant()).commit(commit)).page(PageRequest::default()),
+        ),
+        (
+            "notifications",
+            select_notifications(&DeliveryQuery::of(tenant())).page(PageRequest::default()),
+        ),
         (
             "notifications by state",
-            select_notifications(&DeliveryQuery::of(tenant()).state(Some(NotificationState::Dead))),
+            select_notifications(&DeliveryQuery::of(tenant()).state(Some(NotificationState::Dead)))
+                .page(PageRequest::default()),
         ),
-    ];
-    selects.into_iter().map(|(name, select)| (name, select.page(PageRequest::default()))).collect()
+    ]
 }

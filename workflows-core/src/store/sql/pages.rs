@@ -26,7 +26,12 @@ pub(crate) struct Select {
 
 impl Select {
     fn new(select: &'static str, id: &'static str, tenant: &Tenant) -> Self {
-        let sql = query(select).push_bind(" WHERE tenant = ", tenant.as_str());
+        Self::behind(query(""), select, id, tenant)
+    }
+
+    /// With text in front of it.
+    fn behind(text: Query, select: &'static str, id: &'static str, tenant: &Tenant) -> Self {
+        let sql = text.push(select).push_bind(" WHERE tenant = ", tenant.as_str());
         Self { sql, id }
     }
 
@@ -67,40 +72,40 @@ impl Select {
         select.sql.push_bind(&format!(" ORDER BY {id} DESC LIMIT "), rows)
     }
 
-    async fn fetch<T>(
-        self,
-        db: &mut impl Sql,
-        page: PageRequest,
-        item: impl Fn(&Row) -> Done<T>,
-    ) -> Done<Page<T>> {
-        let limit = page.rows();
-        let rows = self.page(page).fetch_all(db).await?;
-        let mut found = Page::default();
-        for row in rows.iter().take(limit) {
-            found.items.push(item(row)?);
-        }
-        if rows.len() > limit
-            && let Some(last) = rows.get(limit - 1)
-        {
-            found.next = Some(last.try_get(0)?);
-        }
-        Ok(found)
-    }
-
     async fn bodies<T: DeserializeOwned>(
         self,
         db: &mut impl Sql,
         page: PageRequest,
     ) -> Done<Page<T>> {
-        self.fetch(db, page, |row| parse(row.try_get(1)?)).await
+        fetch(self.page(page), db, page, |row| parse(row.try_get(1)?)).await
     }
+}
+
+async fn fetch<T>(
+    query: Query,
+    db: &mut impl Sql,
+    page: PageRequest,
+    item: impl Fn(&Row) -> Done<T>,
+) -> Done<Page<T>> {
+    let limit = page.rows();
+    let rows = query.fetch_all(db).await?;
+    let mut found = Page::default();
+    for row in rows.iter().take(limit) {
+        found.items.push(item(row)?);
+    }
+    if rows.len() > limit
+        && let Some(last) = rows.get(limit - 1)
+    {
+        found.next = Some(last.try_get(0)?);
+    }
+    Ok(found)
 }
 
 pub(crate) async fn observations(
     db: &mut impl Sql,
     query: &ObservationQuery,
 ) -> Done<Page<RecordedObservation>> {
-    select_observations(query).fetch(db, query.page, recorded).await
+    fetch(select_observations(query).page(query.page), db, query.page, recorded).await
 }
 
 pub(crate) fn select_observations(query: &ObservationQuery) -> Select {
@@ -159,7 +164,7 @@ pub(crate) fn select_decisions(query: &DecisionQuery) -> Select {
 }
 
 pub(crate) async fn runs(db: &mut impl Sql, query: &RunQuery) -> Done<Page<Run>> {
-    select_runs(query).bodies(db, query.page).await
+    fetch(page_of_runs(query), db, query.page, |row| parse(row.try_get(1)?)).await
 }
 
 pub(crate) async fn count_runs(db: &mut impl Sql, query: &RunQuery, most: u32) -> Done<u32> {
@@ -171,8 +176,41 @@ pub(crate) fn select_count_of_runs(query: &RunQuery, most: u32) -> Query {
     narrow_runs(counted, query).sql.push_bind(" LIMIT ", most).push(") AS found")
 }
 
-pub(crate) fn select_runs(query: &RunQuery) -> Select {
-    narrow_runs(Select::new("SELECT id, body FROM runs", "id", &query.tenant), query)
+/// The statement of a page of runs, with one row more than is on it. Runs are in the order in which
+/// they were planned, so that an index leads to a time as it leads to anything else.
+pub(crate) fn page_of_runs(query: &RunQuery) -> Query {
+    match query.states.as_slice() {
+        [] | [_] => runs_in_order(super::query(""), query),
+        // Each state is a part of the index of its own.
+        states => {
+            let mut sql = super::query("SELECT id, body FROM (");
+            for (index, state) in states.iter().enumerate() {
+                let of_state = query.clone().states(vec![*state]);
+                let before = if index == 0 { "" } else { " UNION ALL " };
+                sql = runs_in_order(sql.push(before).push("SELECT * FROM ("), &of_state);
+                sql = sql.push(&format!(") AS part{index}"));
+            }
+            let rows = query.page.rows() as i64 + 1;
+            sql.push(") AS parts").push_bind(" ORDER BY created_at DESC, id DESC LIMIT ", rows)
+        }
+    }
+}
+
+fn runs_in_order(text: Query, query: &RunQuery) -> Query {
+    let columns = "SELECT id, body, created_at FROM runs";
+    let mut narrowed = narrow_runs(Select::behind(text, columns, "id", &query.tenant), query).sql;
+    if let Some(after) = query.page.after {
+        // A run that was removed meanwhile was planned when the one before it was, or later.
+        let planned = "(SELECT created_at FROM runs WHERE id <= ";
+        let last = " ORDER BY id DESC LIMIT 1)";
+        narrowed = narrowed
+            .push_bind(&format!(" AND created_at <= {planned}"), after)
+            .push_bind(&format!("{last} AND (created_at, id) < ({planned}"), after)
+            .push_bind(&format!("{last}, "), after)
+            .push(")");
+    }
+    let rows = query.page.rows() as i64 + 1;
+    narrowed.push_bind(" ORDER BY created_at DESC, id DESC LIMIT ", rows)
 }
 
 fn narrow_runs(select: Select, query: &RunQuery) -> Select {

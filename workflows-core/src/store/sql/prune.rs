@@ -90,11 +90,13 @@ impl<C: Ledger> Batch<C> {
         query(
             "SELECT r.id FROM runs r WHERE r.tenant = $1 AND r.workflow = $2 \
              AND r.workflow_repo IS NOT DISTINCT FROM $3 AND r.terminal = 1 \
-             AND r.id <= (SELECT n.id FROM runs n WHERE n.tenant = $1 AND n.workflow = $2 \
+             AND (r.created_at, r.id) <= (SELECT n.created_at, n.id FROM runs n \
+             WHERE n.tenant = $1 AND n.workflow = $2 \
              AND n.workflow_repo IS NOT DISTINCT FROM $3 AND n.terminal = 1 \
-             ORDER BY n.id DESC LIMIT 1 OFFSET $4) \
+             ORDER BY n.created_at DESC, n.id DESC LIMIT 1 OFFSET $4) \
              AND NOT EXISTS (SELECT 1 FROM notifications n WHERE n.tenant = r.tenant \
-             AND n.run = r.key AND n.state = 'pending') ORDER BY r.id LIMIT $5",
+             AND n.run = r.key AND n.state = 'pending') \
+             ORDER BY r.created_at, r.id LIMIT $5",
         )
         .bind(keep.tenant.as_str())
         .bind(&*keep.workflow.name)

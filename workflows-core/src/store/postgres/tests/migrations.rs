@@ -18,7 +18,7 @@ async fn replicas_that_start_together_make_the_tables_once() {
         .fetch_one(&mut raw(&options).await)
         .await
         .expect("a count");
-    assert_eq!(versions, 1);
+    assert_eq!(versions.unsigned_abs() as usize, RELEASED.len());
 }
 
 #[tokio::test]

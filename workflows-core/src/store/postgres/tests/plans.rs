@@ -65,9 +65,9 @@ async fn every_query_of_a_large_archive_is_led_by_an_index() {
     for (name, select) in archive_queries() {
         let plan = plan(&mut db, select).await;
         assert!(plan.contains("Index") && !plan.contains("Seq Scan"), "{name}: {plan}");
-        if ["runs by trigger", "runs by time until"].contains(&name) {
-            // Which rows are left out is told by an index.
-            assert!(!plan.contains("Filter"), "{name}: {plan}");
+        if name.starts_with("runs by") && !["runs by states"].contains(&name) {
+            // Rows come in their order: sorting would read every one that is found.
+            assert!(!plan.contains("Sort"), "{name}: {plan}");
         }
     }
     let states = vec![RunState::Planned, RunState::Queued];
