@@ -83,6 +83,6 @@ async fn the_logs_of_a_run_have_a_limit_together() {
     assert_phase(&bench.ended(&run).await, RunPhase::Succeeded);
     let lengths = [bench.log(&run, "a", "main").await, bench.log(&run, "b", "main").await]
         .map(|log| log.len());
-    assert!(lengths.iter().sum::<usize>() < 512 << 10, "{lengths:?}");
-    assert!(lengths[1] < 66 << 10, "{lengths:?}");
+    // A step that is looked at when they are over it keeps its beginning and its end.
+    assert!(lengths.iter().sum::<usize>() <= (256 + 64) << 10, "{lengths:?}");
 }
