@@ -6,7 +6,7 @@ use serde_json::json;
 use workflows_core::matching::{Expression, Variables};
 
 fuzz_target!(|source: &str| {
-    let Ok(expression) = Expression::compile(source) else { return };
+    let run = json!({"state": "failed", "seconds": 7, "failed_step": "x"});
     let event = json!({
         "action": "opened", "actions": ["opened"], "base": {"branch": "main"},
         "pull_request": {"labels": ["a", "b"], "draft": false, "number": 7, "title": "x"},
@@ -19,7 +19,12 @@ fuzz_target!(|source: &str| {
         changed_files: Some(&files),
         body: Some(&body),
         headers: Some(&headers),
+        run: Some(&run),
     };
-    let _ = expression.evaluate(&variables);
-    let _ = expression.saw(&variables);
+    for compile in [Expression::compile, Expression::over_runs] {
+        if let Ok(expression) = compile(source) {
+            let _ = expression.evaluate(&variables);
+            let _ = expression.saw(&variables);
+        }
+    }
 });

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -332,6 +332,9 @@ pub struct SecretFingerprint {
 pub struct RunView {
     /// Its key, or another id that stays.
     pub key: Arc<str>,
+    /// The PipelineRun's name, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Arc<str>>,
     /// Its tenant.
     pub tenant: Tenant,
     /// The repository's full name.
@@ -357,8 +360,20 @@ pub struct RunView {
     /// The pull request's number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_request: Option<u64>,
+    /// The pull request's page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_request_url: Option<String>,
+    /// The pull request's title, or the first line of the commit's message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Whose change it is, by the host's name: the pull request's author, or who caused the event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<Arc<str>>,
     /// How it stands.
     pub state: RunState,
+    /// How the one before it for the same ref or pull request ended, where somebody asked for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<RunState>,
     /// Why, in one line.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
@@ -392,6 +407,7 @@ impl RunView {
     ) -> Self {
         Self {
             key: key.into(),
+            name: None,
             tenant: Tenant::default(),
             repo: repo.into(),
             repo_url: None,
@@ -402,7 +418,11 @@ impl RunView {
             commit: None,
             reference: None,
             pull_request: None,
+            pull_request_url: None,
+            title: None,
+            author: None,
             state,
+            previous: None,
             message: String::new(),
             link: None,
             tasks: Vec::new(),
@@ -412,12 +432,54 @@ impl RunView {
             finished_at: None,
         }
     }
+
+    /// How long it ran, or has been running at an instant.
+    pub fn ran_for(&self, now: Timestamp) -> Option<SignedDuration> {
+        let until = self.finished_at.unwrap_or(now);
+        Some(until.duration_since(self.started_at?).max(SignedDuration::ZERO))
+    }
+
+    /// What the filter of a notification sees as `run`:
+    ///
+    /// | path | what |
+    /// | --- | --- |
+    /// | `repo`, `workflow`, `trigger`, `key`, `attempt` | which |
+    /// | `commit`, `ref`, `pull_request` | for what; `pull_request` is the number |
+    /// | `transition` | what happened, by the word that stands in documents |
+    /// | `state`, `message` | how it stands, and why |
+    /// | `previous` | how the one before it for the same ref or pull request ended |
+    /// | `failed_task`, `failed_step`, `exit_code` | where it failed |
+    /// | `seconds` | how long it ran |
+    ///
+    /// What a run does not have is `null`.
+    pub fn view(&self, transition: crate::Transition, now: Timestamp) -> Value {
+        let failure = self.failure.as_ref();
+        serde_json::json!({
+            "repo": self.repo,
+            "workflow": self.workflow,
+            "trigger": self.trigger,
+            "key": self.key,
+            "attempt": self.attempt,
+            "commit": self.commit,
+            "ref": self.reference,
+            "pull_request": self.pull_request,
+            "transition": transition,
+            "state": self.state,
+            "message": self.message,
+            "previous": self.previous,
+            "failed_task": failure.map(|failure| &failure.task),
+            "failed_step": failure.map(|failure| &failure.step),
+            "exit_code": failure.and_then(|failure| failure.exit_code),
+            "seconds": self.ran_for(now).map(|ran| ran.as_secs()),
+        })
+    }
 }
 
 impl From<&Run> for RunView {
     fn from(run: &Run) -> Self {
         Self {
             key: run.key.as_str().into(),
+            name: Some(Arc::clone(&run.name)),
             tenant: run.tenant.clone(),
             repo: Arc::clone(&run.repo.name),
             repo_url: None,
@@ -428,7 +490,11 @@ impl From<&Run> for RunView {
             commit: run.commit.clone(),
             reference: run.reference.clone(),
             pull_request: run.pull_request,
+            pull_request_url: None,
+            title: None,
+            author: None,
             state: run.state,
+            previous: None,
             message: run.message.clone(),
             link: run.link.clone(),
             tasks: run.tasks.clone(),

@@ -17,6 +17,7 @@ use super::{
     health::HealthBoard,
     metrics::Metrics,
     mutator::RunMutator,
+    notifiers::{Notifiers, NotifyPolicies, NotifyPolicy},
     options::EngineOptions,
     schedule::ScheduleSource,
     watched::Watched,
@@ -24,8 +25,8 @@ use super::{
 use crate::{
     ConnectionName, DefaultPolicy, EventSource, Notifier, NotifierName, Policy, RunSink, ScmDriver,
     SecretStore, SharedClock, SinkName, StaticSecrets, Store, SystemClock, Tenant,
-    matching::{Filter, Filters},
-    workflow::{LoadedWorkflow, PackedWorkflow},
+    matching::{Expression, Filter, Filters},
+    workflow::{LoadedWorkflow, Notification, PackedWorkflow},
 };
 
 /// Puts an engine together. Everything but the store and a sink has a default: the machine's clock,
@@ -54,6 +55,7 @@ pub struct EngineBuilder {
     sinks: Vec<(SinkName, Arc<dyn RunSink>)>,
     default_sink: Option<SinkName>,
     notifiers: Vec<((Tenant, NotifierName), Arc<dyn Notifier>)>,
+    notify: NotifyPolicies,
     mutators: Vec<Arc<dyn RunMutator>>,
     filters: Vec<Arc<dyn Filter>>,
     workflows: Vec<(Tenant, Arc<PackedWorkflow>)>,
@@ -73,6 +75,7 @@ impl Default for EngineBuilder {
             sinks: Vec::new(),
             default_sink: None,
             notifiers: Vec::new(),
+            notify: NotifyPolicies::default(),
             mutators: Vec::new(),
             filters: Vec::new(),
             workflows: Vec::new(),
@@ -185,6 +188,18 @@ impl EngineBuilder {
         self
     }
 
+    /// Who is told about runs of every tenant that [`notify_of`](Self::notify_of) says nothing for.
+    pub fn notify(mut self, policy: NotifyPolicy) -> Self {
+        self.notify.others = policy;
+        self
+    }
+
+    /// Who is told about the runs of a tenant.
+    pub fn notify_of(mut self, tenant: Tenant, policy: NotifyPolicy) -> Self {
+        self.notify.of.insert(tenant, policy);
+        self
+    }
+
     /// The platform's own hand on a run before it is created. Several are asked in the order in
     /// which they were added.
     pub fn mutator(mut self, mutator: Arc<dyn RunMutator>) -> Self {
@@ -232,6 +247,7 @@ impl EngineBuilder {
         self.check_options(&mut problems);
         self.check_workflows(&mut problems);
         self.check_repositories(&mut problems);
+        self.check_notify(&mut problems);
         let definitions = Definitions::new();
         for problem in definitions.register_all(&self.workflows) {
             problems.add(problem.to_string());
@@ -261,7 +277,7 @@ impl EngineBuilder {
             connections: Arc::new(ConnectionTable::new(self.connections.into_iter().collect())),
             sinks: self.sinks.into_iter().collect(),
             default_sink,
-            notifiers: self.notifiers.into_iter().collect(),
+            notifiers: Arc::new(Notifiers::new(self.notifiers.into_iter().collect(), self.notify)),
             mutators: self.mutators,
             filters,
             definitions: Arc::new(definitions),
@@ -315,17 +331,8 @@ impl EngineBuilder {
                     ));
                 }
             }
-            for one in &spec.notify {
-                let key = (tenant.clone(), one.notifier.clone());
-                if !self.notifiers.iter().any(|(one, _)| *one == key) {
-                    let of_tenant = self.notifiers.iter().filter(|((of, _), _)| of == tenant);
-                    let names = of_tenant.map(|((_, name), _)| name.to_string()).collect();
-                    problems.add(format!(
-                        "workflow {name} names the notifier {:?}, which was not added; {}",
-                        one.notifier.as_str(),
-                        known(names)
-                    ));
-                }
+            for one in spec.notify.iter().flatten() {
+                self.check_notification(&format!("workflow {name}"), tenant, one, problems);
             }
             if let Some(sink) = &spec.sink
                 && !self.sinks.iter().any(|(one, _)| one == sink)
@@ -346,6 +353,51 @@ impl EngineBuilder {
                     ));
                 }
             }
+        }
+    }
+
+    /// Checks that what the platform says about notifications names what was added.
+    fn check_notify(&self, problems: &mut Problems) {
+        let mut tenants: BTreeSet<&Tenant> = self.notify.of.keys().collect();
+        for ((tenant, name), connection) in &self.connections {
+            tenants.insert(tenant);
+            for one in connection.options.notify.iter().flatten() {
+                let who = format!("connection {name} of {tenant}");
+                self.check_notification(&who, tenant, one, problems);
+            }
+        }
+        for tenant in tenants {
+            for one in self.notify.entries(tenant) {
+                let who = format!("the notification policy of {tenant}");
+                self.check_notification(&who, tenant, one, problems);
+            }
+        }
+    }
+
+    fn check_notification(
+        &self,
+        who: &str,
+        tenant: &Tenant,
+        one: &Notification,
+        problems: &mut Problems,
+    ) {
+        let key = (tenant.clone(), one.notifier.clone());
+        if !self.notifiers.iter().any(|(one, _)| *one == key) {
+            let of_tenant = self.notifiers.iter().filter(|((of, _), _)| of == tenant);
+            let names: Vec<&str> = of_tenant.map(|((_, name), _)| name.as_str()).collect();
+            let known = match names.is_empty() {
+                true => "none was added".to_owned(),
+                false => format!("there are: {}", names.join(", ")),
+            };
+            problems.add(format!(
+                "{who} names the notifier {:?}, which was not added; {known}",
+                one.notifier.as_str(),
+            ));
+        }
+        if let Some(filter) = &one.filter
+            && let Err(error) = Expression::over_runs(filter)
+        {
+            problems.add(format!("{who} has a filter that cannot be used: {error}: {filter}"));
         }
     }
 

@@ -7,6 +7,7 @@ use moka::future::Cache;
 
 use crate::{
     ConnectionName, Error, RepoConnection, Result, ScmDriver, Tenant, source::Connections,
+    workflow::Notification,
 };
 
 /// How a connection is used.
@@ -16,19 +17,29 @@ pub struct ConnectionOptions {
     /// The directory of a repository whose documents are read as workflows; `None` when its
     /// repositories define none.
     pub definitions: Option<Arc<str>>,
+    /// Who is told about runs of its repositories whose workflow does not say; who the platform
+    /// says when `None`.
+    pub notify: Option<Vec<Notification>>,
 }
 
 impl Default for ConnectionOptions {
     /// Repositories define workflows in `.tekton`.
     fn default() -> Self {
-        Self { definitions: Some(".tekton".into()) }
+        Self { definitions: Some(".tekton".into()), notify: None }
     }
 }
 
 impl ConnectionOptions {
     /// Repositories define no workflows: only registered ones count.
     pub fn registered_only() -> Self {
-        Self { definitions: None }
+        Self { definitions: None, notify: None }
+    }
+
+    /// Says who is told about runs of its repositories whose workflow does not say.
+    #[must_use]
+    pub fn with_notify(mut self, notify: impl Into<Vec<Notification>>) -> Self {
+        self.notify = Some(notify.into());
+        self
     }
 }
 

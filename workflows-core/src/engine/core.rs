@@ -11,13 +11,12 @@ use tokio::sync::Notify;
 
 use super::{
     connections::ConnectionTable, definitions::Definitions, gate::PermissionCache,
-    health::HealthBoard, metrics::Metrics, mutator::RunMutator, options::EngineOptions,
+    health::HealthBoard, metrics::Metrics, mutator::RunMutator, notifiers::Notifiers,
+    options::EngineOptions,
 };
 use crate::{
-    Error, NotifierName, Policy, Result, Run, RunSink, SecretStore, SharedClock, SinkName, Store,
-    Tenant,
+    Error, Policy, Result, Run, RunSink, SecretStore, SharedClock, SinkName, Store, Tenant,
     matching::Filters,
-    notify::Notifier,
     store::{Claim, Committed, Effects},
 };
 
@@ -30,7 +29,7 @@ pub(crate) struct Core {
     pub(crate) connections: Arc<ConnectionTable>,
     pub(crate) sinks: BTreeMap<SinkName, Arc<dyn RunSink>>,
     pub(crate) default_sink: SinkName,
-    pub(crate) notifiers: BTreeMap<(Tenant, NotifierName), Arc<dyn Notifier>>,
+    pub(crate) notifiers: Arc<Notifiers>,
     pub(crate) mutators: Vec<Arc<dyn RunMutator>>,
     pub(crate) filters: Filters,
     pub(crate) definitions: Arc<Definitions>,
@@ -86,7 +85,7 @@ impl fmt::Debug for Core {
         f.debug_struct("Core")
             .field("store", &self.store)
             .field("sinks", &self.sinks.keys())
-            .field("notifiers", &self.notifiers.keys())
+            .field("notifiers", &self.notifiers)
             .finish_non_exhaustive()
     }
 }

@@ -276,7 +276,7 @@ async fn created(
 /// Asks the policy again. What was allowed when the run was planned may have been revoked since.
 async fn refusal(core: &Core, run: &Run) -> Result<Option<String>> {
     let may_start = may_start(core, run).await;
-    let notifiers = run.notify.iter().map(|one| one.notifier.as_str()).collect();
+    let notifiers = core.notifiers.asked_for(&core.connections, run);
     let metadata = metadata(run);
     let planned = PlannedRun::new(
         &run.tenant,

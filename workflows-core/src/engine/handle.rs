@@ -12,7 +12,7 @@ use super::{
     command::{Command, RerunOf},
     core::Core,
     dispatcher::sink_run,
-    health::{ConnectionHealth, Health, SinkHealth},
+    health::{ConnectionHealth, Health, NotifierHealth, SinkHealth},
 };
 use crate::{
     CancelMode, CommitId, ConnectionName, DeliveryKey, Error, Event, EventKey, EventKind, GroupKey,
@@ -504,13 +504,23 @@ impl EngineHandle {
             tells_changes: sink.changes().is_some(),
             logs: sink.logs().is_some(),
         });
+        let now = core.clock.now();
+        let notifiers = core.notifiers.keys().map(|(tenant, notifier)| {
+            let closed = core.notifiers.destinations.closed(tenant, notifier, now).unzip();
+            NotifierHealth {
+                tenant: tenant.clone(),
+                notifier: notifier.clone(),
+                closed_until: closed.0,
+                last_error: closed.1,
+            }
+        });
         Ok(Health {
-            at: core.clock.now(),
+            at: now,
             sources: core.health.sources(),
             stages: backlogs.into_iter().map(|backlog| core.health.stage(backlog)).collect(),
             connections: connections.collect(),
             sinks: sinks.collect(),
-            notifiers: core.notifiers.keys().cloned().collect(),
+            notifiers: notifiers.collect(),
         })
     }
 }

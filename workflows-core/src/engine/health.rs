@@ -29,12 +29,13 @@ pub struct Health {
     pub connections: Vec<ConnectionHealth>,
     /// The sinks by name.
     pub sinks: Vec<SinkHealth>,
-    /// The notifiers by tenant and name.
-    pub notifiers: Vec<(Tenant, NotifierName)>,
+    /// The notifiers, by tenant and name.
+    pub notifiers: Vec<NotifierHealth>,
 }
 
 impl Health {
-    /// What needs somebody's attention, in words: sources and stages whose last try failed.
+    /// What needs somebody's attention, in words: sources and stages whose last try failed,
+    /// and notifiers whose destinations take nothing.
     pub fn problems(&self) -> Vec<String> {
         let sources = self.sources.iter().filter_map(|one| {
             let error = one.progress.last_error.as_ref().filter(|_| one.progress.is_failing())?;
@@ -44,7 +45,11 @@ impl Health {
             let error = one.progress.last_error.as_ref().filter(|_| one.progress.is_failing())?;
             Some(format!("stage {}: {}", one.backlog.stage, error.message))
         });
-        sources.chain(stages).collect()
+        let notifiers = self.notifiers.iter().filter_map(|one| {
+            let error = one.last_error.as_ref()?;
+            Some(format!("notifier {} of {}: {error}", one.notifier, one.tenant))
+        });
+        sources.chain(stages).chain(notifiers).collect()
     }
 }
 
@@ -155,6 +160,23 @@ pub struct SinkHealth {
     pub tells_changes: bool,
     /// Whether it keeps logs.
     pub logs: bool,
+}
+
+/// A notifier.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct NotifierHealth {
+    /// The tenant.
+    pub tenant: Tenant,
+    /// Its name.
+    pub notifier: NotifierName,
+    /// Until when it is left alone by this process, because deliveries failed or were told to wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_until: Option<Timestamp>,
+    /// With what they failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
 }
 
 /// Where sources and stages tell how they get on.

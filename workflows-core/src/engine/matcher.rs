@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
+    announce::NoRun,
     candidates::{in_repository, sources},
     commands,
     commit_notes::{behind_everything, note_order, quoted, skipped_because},
@@ -22,7 +23,8 @@ use super::{
     transition,
 };
 use crate::{
-    AttemptId, Error, ErrorKind, Event, EventKind, Result, RunState, WorkflowId,
+    AttemptId, Error, ErrorKind, Event, EventKind, Result, RunState, Transition, Workflow,
+    WorkflowId,
     matching::{EventDetails, MatchInput, MatchedCommand, TriggerSet, Verdict as Says},
     policy::{Facts, FactsOrigin, Verdict},
     repo::StatusState,
@@ -30,7 +32,7 @@ use crate::{
         Claim, Committed, Decision, DecisionBatch, Effects, Guard, NewWork, Outcome, Rejected,
         Stage, StatusDesire, SubjectCorrection, WorkKey,
     },
-    workflow::WhenSkipped,
+    workflow::{Notification, WhenSkipped},
 };
 
 /// What is asked for in an attempt at an event: the `detail` of [`Stage::Match`] work. The first
@@ -96,6 +98,17 @@ pub(crate) struct Evaluation {
     pub(crate) runs: Vec<PlannedRun>,
     pub(crate) notes: Vec<StatusDesire>,
     pub(crate) corrections: Vec<SubjectCorrection>,
+    pub(crate) told: Vec<Told>,
+}
+
+/// What people are told of a trigger that made no run.
+#[derive(Debug)]
+pub(crate) struct Told {
+    workflow: WorkflowId,
+    trigger: Arc<str>,
+    notify: Vec<Notification>,
+    transition: Transition,
+    why: String,
 }
 
 /// Decides an event, or an attempt at one, and commits what comes of it ([`Stage::Match`]).
@@ -175,6 +188,12 @@ async fn decide(
     for planned in &evaluation.runs {
         transition::follow(core, None, &planned.run, &mut effects).await?;
     }
+    for Told { workflow, trigger, notify, transition, why } in std::mem::take(&mut evaluation.told)
+    {
+        let (workflow, trigger) = (&workflow, &trigger);
+        let no_run = NoRun { event, attempt, workflow, trigger, notify, transition, why };
+        no_run.announce(core, &mut effects).await?;
+    }
     evaluation.into_effects(core, &mut effects);
     Ok(effects)
 }
@@ -197,6 +216,7 @@ impl Evaluation {
             runs: Vec::new(),
             notes: Vec::new(),
             corrections: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -334,6 +354,7 @@ pub(crate) async fn evaluate(
     for Matched { candidate, command } in matched {
         let (id, trigger) = (candidate.id, candidate.trigger);
         let context = planner::context(core, candidate.loaded.workflow(), trigger);
+        let document = Arc::clone(candidate.loaded.workflow());
         if let Some(outcome) = impossible(event, slot.as_ref(), moved_on.as_deref()) {
             evaluation.say(id, trigger, outcome);
             continue;
@@ -356,6 +377,7 @@ pub(crate) async fn evaluate(
                 }
                 Plan::No(outcome) => {
                     skipped.remove(&context);
+                    evaluation.tell(core, event, &document, id, trigger, &outcome);
                     match &outcome {
                         Outcome::Failed { filter, error } => evaluation.note_failure(
                             event,
@@ -376,7 +398,9 @@ pub(crate) async fn evaluate(
                 skipped.remove(&context);
                 let order = note_order(&gate, event, request).await?;
                 evaluation.note_waiting(event, order, &context, &approvers);
-                Outcome::Waiting { approvers }
+                let outcome = Outcome::Waiting { approvers };
+                evaluation.tell(core, event, &document, id, trigger, &outcome);
+                outcome
             }
             Verdict::Deny { rule } => {
                 // Whoever may comment must not be able to turn a commit's status red.
@@ -386,6 +410,8 @@ pub(crate) async fn evaluate(
                     skipped.remove(&context);
                     let order = note_order(&gate, event, request).await?;
                     evaluation.note_denied(event, order, &context, &rule);
+                    let outcome = Outcome::Denied { rule: rule.clone() };
+                    evaluation.tell(core, event, &document, id, trigger, &outcome);
                 }
                 Outcome::Denied { rule }
             }
@@ -427,6 +453,37 @@ impl Evaluation {
     fn say(&mut self, workflow: &WorkflowId, trigger: &Arc<str>, outcome: Outcome) {
         let (workflow, trigger) = (workflow.clone(), Arc::clone(trigger));
         self.batch.decisions.push(Decision { workflow, trigger, outcome });
+    }
+
+    /// Has people told that a trigger made no run, where that is theirs to know.
+    fn tell(
+        &mut self,
+        core: &Core,
+        event: &Event,
+        document: &Workflow,
+        workflow: &WorkflowId,
+        trigger: &Arc<str>,
+        outcome: &Outcome,
+    ) {
+        let (transition, why) = match outcome {
+            Outcome::Waiting { approvers } => (
+                Transition::WaitingForApproval,
+                format!("nothing runs before it is approved by {approvers}"),
+            ),
+            Outcome::Denied { rule } => {
+                (Transition::Refused, format!("denied by the rule: {rule}"))
+            }
+            Outcome::Failed { filter, error } => {
+                (Transition::Refused, format!("no run can be made of it: {filter}: {error}"))
+            }
+            _ => return,
+        };
+        let mut notify = planner::told(core, event, document);
+        notify.retain(|one| one.on.contains(&transition));
+        if !notify.is_empty() {
+            let (workflow, trigger) = (workflow.clone(), Arc::clone(trigger));
+            self.told.push(Told { workflow, trigger, notify, transition, why });
+        }
     }
 
     /// Records what an index ruled out one by one, of those that are asked for.

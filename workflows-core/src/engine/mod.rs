@@ -27,6 +27,7 @@
 //! lease does not reach the sink.
 
 mod annotations;
+mod announce;
 mod answers;
 mod backoff;
 mod builder;
@@ -39,6 +40,7 @@ mod composition;
 mod connections;
 mod core;
 mod definitions;
+mod destinations;
 mod directory;
 mod dispatcher;
 mod event_details;
@@ -47,6 +49,7 @@ mod failing_step;
 mod gate;
 mod handle;
 mod handle_insight;
+mod handle_notify;
 mod handle_schedule;
 mod health;
 mod markdown;
@@ -54,6 +57,7 @@ mod masking;
 mod matcher;
 pub mod metrics;
 mod mutator;
+mod notifiers;
 mod observer;
 mod options;
 mod outbox;
@@ -69,6 +73,7 @@ pub(crate) mod scheduler;
 mod simulate;
 mod stage;
 mod transition;
+mod usual;
 mod watched;
 
 pub use self::{
@@ -79,8 +84,12 @@ pub use self::{
     explain::{Decided, ExplainedEvent, ExplainedRun, Explanation},
     handle::{EngineHandle, Submission},
     handle_schedule::ScheduleStatus,
-    health::{ConnectionHealth, Failure, Health, Progress, SinkHealth, SourceHealth, StageHealth},
+    health::{
+        ConnectionHealth, Failure, Health, NotifierHealth, Progress, SinkHealth, SourceHealth,
+        StageHealth,
+    },
     mutator::{Mutation, PlannedPipelineRun, RunMutator},
+    notifiers::NotifyPolicy,
     options::EngineOptions,
     scheduler::Hold,
     simulate::{Replayed, SimulatedRun, Simulation, SimulationRequest, simulate},

@@ -3,12 +3,14 @@
 use jiff::Timestamp;
 
 use super::{
+    announce::announce,
     backoff,
     core::Core,
     dispatcher::{called_off, sink_run},
     failing_step,
     masking::Masker,
-    transition::{follow, notification, notify_work, status_key},
+    transition::{follow, status_key},
+    usual,
 };
 use crate::{
     Error, ErrorKind, NotifierName, Result, Run, RunPhase, RunSink, RunState, RunStatus,
@@ -54,7 +56,7 @@ pub(crate) async fn run(core: &Core, claim: &Claim) -> Result<Committed> {
     commit(core, claim, &run, after).await
 }
 
-async fn commit(core: &Core, claim: &Claim, before: &Run, after: Run) -> Result<Committed> {
+async fn commit(core: &Core, claim: &Claim, before: &Run, mut after: Run) -> Result<Committed> {
     let now = core.clock.now();
     let mut effects = Effects { claim_next: Some(core.options.lease), ..Effects::default() };
     follow(core, Some(before), &after, &mut effects).await?;
@@ -67,6 +69,7 @@ async fn commit(core: &Core, claim: &Claim, before: &Run, after: Run) -> Result<
             }));
         }
         tell_progress(core, &after, &mut effects).await?;
+        tell_that_it_runs_long(core, &mut after, &mut effects).await?;
     }
     if after != *before {
         effects.changes.push(RunChange { run: after });
@@ -150,15 +153,8 @@ fn forgotten(core: &Core, run: &Run) -> Run {
 /// most once in [`progress_interval`](super::EngineOptions::progress_interval), and not while an
 /// earlier word of progress is still to be delivered.
 async fn tell_progress(core: &Core, run: &Run, effects: &mut Effects) -> Result<()> {
-    let mut wanting: Vec<&NotifierName> = run
-        .notify
-        .iter()
-        .filter(|one| one.on.contains(&Transition::Progress))
-        .map(|one| &one.notifier)
-        .collect();
-    wanting.dedup();
     let ended = ended_tasks(&run.tasks);
-    if wanting.is_empty() || ended == 0 || run.state != RunState::Running {
+    if !wants(run, Transition::Progress) || ended == 0 || run.state != RunState::Running {
         return Ok(());
     }
     let query = DeliveryQuery::of(run.tenant.clone())
@@ -166,23 +162,41 @@ async fn tell_progress(core: &Core, run: &Run, effects: &mut Effects) -> Result<
         .page(PageRequest { limit: 1_000, after: None });
     let told = core.store.notifications(query).await?.items;
     let now = core.clock.now();
-    for notifier in wanting {
+    let told_enough = |notifier: &NotifierName| {
         let last = told
             .iter()
             .find(|one| one.transition == Transition::Progress && one.notifier == *notifier);
-        if let Some(last) = last {
+        last.is_some_and(|last| {
             let told_all = ended_tasks(&last.view.tasks) >= ended;
             let pending = last.state == crate::store::NotificationState::Pending;
             let due = backoff::after(last.created_at, core.options.progress_interval);
-            if told_all || pending || due > now {
-                continue;
-            }
-        }
-        let which = ended.to_string();
-        effects.notifications.push(notification(core, run, notifier, Transition::Progress, &which));
-        effects.work.push(notify_work(run, notifier));
+            told_all || pending || due > now
+        })
+    };
+    let mut to_tell = run.clone();
+    to_tell.notify.retain(|one| !told_enough(&one.notifier));
+    announce(core, &to_tell, Transition::Progress, &ended.to_string(), effects).await
+}
+
+/// What a run is remarked to do that runs for longer than usual.
+const RUNS_LONG: &str = "longerThanUsual";
+
+/// Tells, once, those who want to hear that a run takes longer than usual.
+async fn tell_that_it_runs_long(core: &Core, run: &mut Run, effects: &mut Effects) -> Result<()> {
+    let is_told = run.remarks.contains_key(RUNS_LONG);
+    if is_told || !wants(run, Transition::RunningLong) || run.state != RunState::Running {
+        return Ok(());
+    }
+    if let Some(usual) = usual::exceeded(core, run).await? {
+        let usual = jiff::SignedDuration::from_secs(usual.as_secs().max(1));
+        run.remarks.insert(RUNS_LONG.to_owned(), format!("it usually takes {usual:#}"));
+        announce(core, run, Transition::RunningLong, "", effects).await?;
     }
     Ok(())
+}
+
+fn wants(run: &Run, transition: Transition) -> bool {
+    run.notify.iter().any(|one| one.on.contains(&transition))
 }
 
 fn ended_tasks(tasks: &[TaskStatus]) -> usize {

@@ -1,88 +1,174 @@
 //! Delivering the notifications of the outbox: about one run to one notifier, in order.
 //!
 //! A notification is delivered at least once with the same key: a crash between the delivery and
-//! its record makes it be delivered again, and the notifier can tell by the key.
+//! its record makes it be delivered again, and the notifier is told that this may be so. A
+//! destination that is closed ([`destinations`](super::destinations)) puts deliveries off without
+//! trying them.
 
-use super::{backoff, core::Core};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{backoff, core::Core, destinations::Admission};
 use crate::{
-    Delivered, Error, ErrorKind, NotificationView, Result,
+    Delivered, Error, ErrorKind, Event, NotificationView, Notifier, Result,
+    repo::CommitInfo,
     source::Connections,
-    store::{Claim, Committed, Effects, NotificationState, OutboxNotification, WorkKey},
+    store::{
+        Claim, Committed, DeliveryQuery, Effects, NotificationState, OutboxNotification,
+        PageRequest, Release, WorkKey,
+    },
 };
+
+/// So many notifications about a run are looked through for the latest that was delivered.
+const EARLIER: u32 = 200;
 
 /// Delivers the next notification of a claim.
 pub(crate) async fn run(core: &Core, claim: &Claim) -> Result<Committed> {
     let WorkKey::Outbox { run, notifier } = &claim.work.key else {
         return core.commit(claim, Effects::default()).await;
     };
-    let pending = core.store.outbox(&claim.work.tenant, run, notifier).await?;
-    let more = pending.len() > 1;
-    let Some(mut next) = pending.into_iter().next() else {
+    let tenant = &claim.work.tenant;
+    let mut pending = core.store.outbox(tenant, run, notifier).await?.into_iter();
+    let Some(mut next) = pending.next() else {
         return core.commit(claim, Effects::default()).await;
     };
+    let followed_by: Vec<_> = pending.map(|one| one.transition).collect();
+    let more = !followed_by.is_empty();
     let now = core.clock.now();
-    let again = match deliver(core, &next).await {
+    let found = match core.notifiers.get(tenant, notifier) {
+        Ok(found) => found,
+        Err(error) => return settle(core, claim, next, more, Err(error)).await,
+    };
+    let pass = match core.notifiers.destinations.admit(tenant, notifier, now) {
+        Admission::Now(pass) => pass,
+        Admission::NotBefore(_) if is_too_old(core, &next, now) => {
+            let why = core.notifiers.destinations.closed(tenant, notifier, now);
+            let why = why.map_or_else(|| "it is busy".to_owned(), |(_, why)| why);
+            let error = Error::invalid("deliver a notification", "its destination took nothing")
+                .with("because", next.result.clone().unwrap_or(why));
+            return settle(core, claim, next, more, Err(error)).await;
+        }
+        Admission::NotBefore(at) => {
+            let release = Release { not_before: Some(at), error: None };
+            core.store.release(&claim.lease, release).await?;
+            return Ok(Committed::default());
+        }
+    };
+    let mut view = NotificationView::new(
+        next.key.clone(),
+        next.transition,
+        next.created_at,
+        next.view.clone(),
+    );
+    view.followed_by = followed_by;
+    // Of work that was claimed before and came to nothing, nobody knows how far it got.
+    next.may_have_reached |= claim.attempts > 1;
+    view.may_have_reached = next.may_have_reached;
+    view.earlier = earlier(core, &next).await?;
+    complete(core, &next, &**found, &mut view).await;
+    let told = core.call("deliver a notification", found.deliver(&view)).await;
+    match &told {
+        Ok(_) => pass.delivered(),
+        Err(error) => pass.failed(error, now),
+    }
+    settle(core, claim, next, more, told).await
+}
+
+/// Records what came of a notification.
+async fn settle(
+    core: &Core,
+    claim: &Claim,
+    mut told: OutboxNotification,
+    more: bool,
+    outcome: Result<Delivered>,
+) -> Result<Committed> {
+    let now = core.clock.now();
+    let again = match outcome {
         Ok(delivered) => {
-            next.state = NotificationState::Delivered;
-            next.result = delivered.reference;
-            core.metrics.notification(notifier, "delivered");
+            told.state = NotificationState::Delivered;
+            told.result = delivered.reference;
+            core.metrics.notification(&told.notifier, "delivered");
             more.then_some(now)
         }
-        Err(error) if is_dead(core, &next, &error) => {
-            tracing::warn!(%error, transition = %next.transition, "a notification was given up");
-            next.state = NotificationState::Dead;
-            next.result = Some(error.to_string());
-            core.metrics.notification(notifier, "dead");
+        Err(error) if is_dead(core, &told, &error, now) => {
+            tracing::warn!(%error, transition = %told.transition, "a notification was given up");
+            told.state = NotificationState::Dead;
+            told.result = Some(error.to_string());
+            core.metrics.notification(&told.notifier, "dead");
             more.then_some(now)
         }
         Err(error) => {
-            tracing::info!(%error, transition = %next.transition, "a notification is tried again");
-            next.result = Some(error.to_string());
-            core.metrics.notification(notifier, "retried");
-            let tried = next.attempts.saturating_add(1);
-            Some(backoff::next_try(&error, tried, next.key.as_str(), now))
+            tracing::info!(%error, transition = %told.transition, "a notification is tried again");
+            told.result = Some(error.to_string());
+            core.metrics.notification(&told.notifier, "retried");
+            told.may_have_reached |= error.kind() == ErrorKind::Transient;
+            let tried = told.attempts.saturating_add(1);
+            Some(backoff::next_try(&error, tried, told.key.as_str(), now))
         }
     };
-    next.attempts = next.attempts.saturating_add(1);
-    next.tried_at = Some(now);
-    let effects = Effects { delivered: vec![next], again, ..Effects::default() };
+    told.attempts = told.attempts.saturating_add(1);
+    told.tried_at = Some(now);
+    let effects = Effects { delivered: vec![told], again, ..Effects::default() };
     core.commit(claim, effects).await
 }
 
 /// Faults that pass are tried again until the notification is too old; so is a refusal, for the
 /// credentials may be mended meanwhile.
-fn is_dead(core: &Core, notification: &OutboxNotification, error: &Error) -> bool {
-    let age = core.clock.now().duration_since(notification.created_at);
+fn is_dead(core: &Core, notification: &OutboxNotification, error: &Error, now: Timestamp) -> bool {
     let may_pass = error.kind().is_retryable() || error.kind() == ErrorKind::Denied;
-    !may_pass || age > core.options.notification_max_age
+    !may_pass || is_too_old(core, notification, now)
 }
 
-async fn deliver(core: &Core, notification: &OutboxNotification) -> Result<Delivered> {
-    let name = (notification.tenant.clone(), notification.notifier.clone());
-    let notifier = core.notifiers.get(&name).ok_or_else(|| {
-        let known: Vec<&str> = core
-            .notifiers
-            .keys()
-            .filter(|(tenant, _)| *tenant == notification.tenant)
-            .map(|(_, name)| name.as_str())
-            .collect();
-        Error::not_found("find a notifier", "the tenant has no notifier of that name")
-            .with("notifier", &notification.notifier)
-            .with("known", if known.is_empty() { "none".into() } else { known.join(", ") })
-    })?;
-    let mut view = NotificationView {
-        key: notification.key.clone(),
-        transition: notification.transition,
-        run: notification.view.clone(),
-    };
-    view.run.repo_url = repo_url(core, notification).await;
-    core.call("deliver a notification", notifier.deliver(&view)).await
+fn is_too_old(core: &Core, notification: &OutboxNotification, now: Timestamp) -> bool {
+    now.duration_since(notification.created_at) > core.options.notification_max_age
 }
 
-/// The repository's page, where it can be had: it is worth no failure.
-async fn repo_url(core: &Core, notification: &OutboxNotification) -> Option<String> {
-    let run = core.store.run(&notification.tenant, &notification.run).await.ok()??;
-    let connection = core.connections.repository(&run.tenant, &run.repo.connection, &run.repo.name);
-    let connection = core.call("connect to the repository", connection).await.ok()?;
-    connection.links().web_url
+/// The reference of the latest earlier delivery about the run to the notifier.
+async fn earlier(core: &Core, next: &OutboxNotification) -> Result<Option<String>> {
+    let query = DeliveryQuery::of(next.tenant.clone())
+        .run(Some(next.run.clone()))
+        .state(Some(NotificationState::Delivered))
+        .page(PageRequest { limit: EARLIER, after: None });
+    let delivered = core.store.notifications(query).await?.items;
+    let to_it = delivered.into_iter().filter(|one| one.notifier == next.notifier);
+    Ok(to_it.filter_map(|one| one.result).next())
+}
+
+/// Adds what the event, the repository and the commit tell, where it can be had: it is worth no
+/// failure.
+async fn complete(
+    core: &Core,
+    next: &OutboxNotification,
+    notifier: &dyn Notifier,
+    view: &mut NotificationView,
+) {
+    let run = &mut view.run;
+    let Some(key) = &run.event else { return };
+    let Ok(Some(event)) = core.store.event(&next.tenant, key).await else { return };
+    if let Some(pull_request) = &event.pull_request {
+        run.title.get_or_insert_with(|| pull_request.title.clone());
+        run.author.get_or_insert_with(|| Arc::clone(&pull_request.author));
+        run.pull_request_url = run.pull_request_url.take().or_else(|| pull_request.url.clone());
+    }
+    run.author = run.author.take().or_else(|| event.sender.clone());
+    let repo = &event.repo;
+    let connection = core.connections.repository(&event.tenant, &repo.connection, &repo.name);
+    let Ok(connection) = core.call("connect to the repository", connection).await else { return };
+    run.repo_url = run.repo_url.take().or_else(|| connection.links().web_url);
+    if run.title.is_none() && notifier.wants_commit() {
+        run.title = commit(core, &event, &*connection).await.map(|one| one.title.to_string());
+    }
+}
+
+async fn commit(
+    core: &Core,
+    event: &Event,
+    connection: &dyn crate::RepoConnection,
+) -> Option<Arc<CommitInfo>> {
+    let id = &event.head.as_ref()?.sha;
+    let history = connection.history()?;
+    let key = (event.tenant.clone(), event.repo.id.clone(), id.clone());
+    let read = async { core.call("read a commit", history.commit(id)).await.map(Arc::new) };
+    core.notifiers.commits.try_get_with(key, read).await.ok()
 }

@@ -22,7 +22,7 @@ use crate::{
     policy::{Facts, PlannedRun as Asked, Verdict},
     run::Origin,
     store::{Outcome, RunQuery},
-    workflow::{LoadedWorkflow, Strategy, Values},
+    workflow::{LoadedWorkflow, Notification, Strategy, Values},
 };
 
 /// A trigger that an event is for, and where its workflow is defined.
@@ -60,6 +60,12 @@ pub(crate) fn context(core: &Core, workflow: &Workflow, trigger: &str) -> Arc<st
         true => format!("{prefix}/{name}/{trigger}").into(),
         false => format!("{prefix}/{name}").into(),
     }
+}
+
+/// Who is told about runs of a workflow.
+pub(crate) fn told(core: &Core, event: &Event, workflow: &Workflow) -> Vec<Notification> {
+    let (connection, own) = (&event.repo.connection, workflow.spec.notify.as_ref());
+    core.notifiers.told(&core.connections, &event.tenant, connection, own)
 }
 
 /// Why there is no run.
@@ -236,7 +242,7 @@ impl Planning<'_> {
             failure: None,
             secrets: Vec::new(),
             remarks: self.remarks(delay.as_ref()),
-            notify: spec.notify.clone(),
+            notify: told(core, event, workflow),
             status_context: Some(context(core, workflow, candidate.trigger)),
             retention: spec.retention.clone(),
             facts,
@@ -316,7 +322,8 @@ impl Planning<'_> {
         let mut metadata = workflow.metadata.labels.clone();
         metadata.extend(workflow.metadata.annotations.clone());
         let in_repository = self.candidate.defined_at.is_some();
-        let notifiers = workflow.spec.notify.iter().map(|one| one.notifier.as_str()).collect();
+        let asked_for = workflow.spec.notify.iter().flatten();
+        let notifiers = asked_for.map(|one| one.notifier.as_str()).collect();
         let asked = Asked::new(
             &self.planner.event.tenant,
             &self.planner.event.repo,

@@ -1,10 +1,10 @@
 //! What a status says in words.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write, sync::Arc};
 
 use super::markdown::{block, cell, code, cut, link};
 use crate::{
-    Run, RunState, hash_of,
+    CommitId, Run, RunState, RunView, hash_of,
     repo::{Status, StatusAction, StatusState},
     run::FailedStep,
     sink::TaskPhase,
@@ -25,19 +25,36 @@ const TASKS: usize = 200;
 
 /// What a run's status shows.
 pub(crate) fn of_run(key: &StatusKey, run: &Run) -> Status {
+    let view = RunView::from(run);
+    let mut status = of_view(key.commit.clone(), key.context.clone(), &view);
+    status.summary = summary(&view, &run.name, &run.remarks);
+    status.actions = actions(run);
+    status
+}
+
+/// What the status of a run shows that needs not be in the ledger.
+fn of_view(commit: CommitId, context: Arc<str>, run: &RunView) -> Status {
     Status {
-        commit: key.commit.clone(),
-        context: key.context.clone(),
+        commit,
+        context,
         state: state(run.state),
         title: one_line(&title(run)),
-        summary: summary(run),
+        summary: summary(run, &run.key, &BTreeMap::new()),
         details: run.failure.as_ref().map(details).unwrap_or_default(),
         annotations: run.failure.iter().flat_map(|failure| failure.annotations.clone()).collect(),
-        actions: actions(run),
+        actions: Vec::new(),
         link: run.link.clone(),
-        external_id: run.key.as_str().into(),
+        external_id: Arc::clone(&run.key),
         started_at: run.started_at,
         finished_at: run.finished_at,
+    }
+}
+
+impl Status {
+    /// What a commit shows of a run, in the words of the engine's own statuses. The run needs not be
+    /// in the ledger.
+    pub fn of_run(commit: CommitId, context: impl Into<Arc<str>>, run: &RunView) -> Self {
+        of_view(commit, context.into(), run)
     }
 }
 
@@ -92,7 +109,7 @@ fn state(state: RunState) -> StatusState {
     }
 }
 
-fn title(run: &Run) -> String {
+fn title(run: &RunView) -> String {
     let ended = run.tasks.iter().filter(|task| has_ended(task.phase)).count();
     let mut title = match run.state {
         RunState::Planned | RunState::Admitted => "Starting".to_owned(),
@@ -124,7 +141,7 @@ fn title(run: &Run) -> String {
 }
 
 /// Writing into a `String` cannot fail, so the results of `write!` here and above say nothing.
-fn summary(run: &Run) -> String {
+fn summary(run: &RunView, name: &str, remarks: &BTreeMap<String, String>) -> String {
     let mut text = String::new();
     if !run.message.is_empty() {
         let _ = writeln!(text, "{}\n", code(&cut(&run.message, MESSAGE)));
@@ -148,12 +165,15 @@ fn summary(run: &Run) -> String {
         let (task, step) = (code(&cut(&failure.task, NAME)), code(&cut(&failure.step, NAME)));
         let _ = writeln!(text, "Step {step} of task {task} failed.\n");
     }
-    for (name, remark) in run.remarks.iter().filter(|(_, one)| **one != run.message).take(20) {
+    for (name, remark) in remarks.iter().filter(|(_, one)| **one != run.message).take(20) {
         let remark = code(&cut(remark, MESSAGE / 20));
         let _ = writeln!(text, "{}: {remark}\n", code(&cut(name, NAME)));
     }
-    let (name, trigger) = (code(&cut(&run.name, NAME)), code(&cut(&run.trigger, NAME)));
-    let _ = writeln!(text, "Run {name}, trigger {trigger}.");
+    let name = code(&cut(name, NAME));
+    let _ = match run.trigger.is_empty() {
+        true => writeln!(text, "Run {name}."),
+        false => writeln!(text, "Run {name}, trigger {}.", code(&cut(&run.trigger, NAME))),
+    };
     text
 }
 
@@ -204,8 +224,6 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn failing(lines: Vec<String>) -> FailedStep {
@@ -267,7 +285,7 @@ mod tests {
                 steps: Vec::new(),
             })
             .collect();
-        let text = summary(&run);
+        let text = summary(&RunView::from(&run), &run.name, &run.remarks);
         assert!(text.len() <= TEXT, "{}", text.len());
         let rows: Vec<&str> = text.lines().filter(|line| line.starts_with('|')).collect();
         assert_eq!(rows.len(), TASKS + 2);

@@ -2,14 +2,11 @@
 //! for the runs that waited for its end.
 
 use crate::{
-    DeliveryKey, GroupKey, NotifierName, Result, Run, RunState, RunView, Transition, hash_of,
-    store::{
-        Effects, NewWork, NotificationState, OutboxNotification, PageRequest, RunQuery, Stage,
-        StatusDesire, StatusKey, StatusSubject, WorkKey,
-    },
+    GroupKey, Result, Run, RunState, Transition,
+    store::{Effects, NewWork, Stage, StatusDesire, StatusKey, StatusSubject, WorkKey},
 };
 
-use super::{core::Core, scheduler::leaving};
+use super::{announce::announce, core::Core, scheduler::leaving};
 
 /// Adds to `effects` what follows for others from a run's change. `before` is `None` for a run that
 /// is being planned. Whoever changes a run's state calls this with the same effects that carry the
@@ -40,7 +37,7 @@ pub(crate) async fn follow(
         }
     }
     for transition in transitions(before, after) {
-        announce(core, after, transition, effects).await?;
+        announce(core, after, transition, "", effects).await?;
     }
     let ends = after.state.is_terminal() && before.is_some_and(|run| !run.state.is_terminal());
     if ends {
@@ -57,39 +54,6 @@ pub(crate) fn status_key(run: &Run) -> Option<StatusKey> {
         commit: run.commit.clone()?,
         context: run.status_context.clone()?,
     })
-}
-
-/// A notification about a run as it is now. `which` tells apart those of one transition that can
-/// come more than once.
-pub(crate) fn notification(
-    core: &Core,
-    run: &Run,
-    notifier: &NotifierName,
-    transition: Transition,
-    which: &str,
-) -> OutboxNotification {
-    let parts =
-        [run.tenant.as_str(), run.key.as_str(), notifier.as_str(), transition.as_str(), which];
-    OutboxNotification {
-        id: 0,
-        key: DeliveryKey::new(hash_of(&parts)),
-        tenant: run.tenant.clone(),
-        run: run.key.clone(),
-        notifier: notifier.clone(),
-        transition,
-        view: RunView::from(run),
-        state: NotificationState::Pending,
-        attempts: 0,
-        result: None,
-        created_at: core.clock.now(),
-        tried_at: None,
-    }
-}
-
-/// Work for the outbox about a run and a notifier.
-pub(crate) fn notify_work(run: &Run, notifier: &NotifierName) -> NewWork {
-    let key = WorkKey::Outbox { run: run.key.clone(), notifier: notifier.clone() };
-    NewWork::now(run.tenant.clone(), Stage::Notify, key)
 }
 
 /// A run that was created and has not started looks like one that waits: that alone is worth no
@@ -142,64 +106,6 @@ fn end(state: RunState) -> Option<Transition> {
         | RunState::Created
         | RunState::Running => None,
     }
-}
-
-/// Puts the notifications of one transition into the outbox. Who wants to hear of recovery hears of
-/// that instead of the success that it is.
-async fn announce(
-    core: &Core,
-    run: &Run,
-    transition: Transition,
-    effects: &mut Effects,
-) -> Result<()> {
-    let recovers = transition == Transition::Succeeded
-        && run.notify.iter().any(|one| one.on.contains(&Transition::Recovered))
-        && recovered(core, run).await?;
-    let mut told: Vec<&NotifierName> = Vec::new();
-    for wanted in &run.notify {
-        let told_of = if recovers && wanted.on.contains(&Transition::Recovered) {
-            Transition::Recovered
-        } else if wanted.on.contains(&transition) {
-            transition
-        } else {
-            continue;
-        };
-        if told.contains(&&wanted.notifier) {
-            continue;
-        }
-        told.push(&wanted.notifier);
-        effects.notifications.push(notification(core, run, &wanted.notifier, told_of, ""));
-        effects.work.push(notify_work(run, &wanted.notifier));
-    }
-    Ok(())
-}
-
-/// Whether the run before this one, of the same trigger and for the same pull request or ref, had
-/// ended badly. Runs that were stopped or replaced say nothing and are passed over.
-async fn recovered(core: &Core, run: &Run) -> Result<bool> {
-    let mut query = RunQuery::of(run.tenant.clone())
-        .repo(Some(run.repo.id.clone()))
-        .workflow(Some(run.workflow.clone()))
-        .trigger(Some(run.trigger.to_string()))
-        .states(vec![RunState::Succeeded, RunState::Failed, RunState::TimedOut])
-        .page(PageRequest { limit: 100, after: None });
-    if run.pull_request.is_some() {
-        query = query.pull_request(run.pull_request);
-    } else if run.subject.as_str().starts_with("refs/") {
-        query = query.subject(Some(run.subject.clone()));
-    }
-    let earlier = core.store.runs(query).await?;
-    let previous = earlier
-        .items
-        .iter()
-        .filter(|one| {
-            one.key != run.key
-                && one.order < run.order
-                && one.pull_request == run.pull_request
-                && one.reference == run.reference
-        })
-        .max_by_key(|one| one.order);
-    Ok(previous.is_some_and(|one| one.state != RunState::Succeeded))
 }
 
 /// Makes the scheduler look at those who waited for the end of a run. Groups that the effects

@@ -103,6 +103,21 @@ pub struct DecisionBatch {
     pub at: Timestamp,
 }
 
+impl DecisionBatch {
+    /// The keys of the runs that its decisions did not make and that people may have been told about.
+    pub(crate) fn runs_that_were_not_made(&self) -> impl Iterator<Item = RunKey> {
+        let none_was_made = |one: &&Decision| {
+            matches!(
+                one.outcome,
+                Outcome::Waiting { .. } | Outcome::Denied { .. } | Outcome::Failed { .. }
+            )
+        };
+        self.decisions.iter().filter(none_was_made).map(|one| {
+            RunKey::of(&self.tenant, &one.workflow, &one.trigger, &self.event, &self.attempt)
+        })
+    }
+}
+
 /// What came of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -510,6 +510,9 @@ pub struct OutboxNotification {
     pub state: NotificationState,
     /// How often it was tried.
     pub attempts: u32,
+    /// Whether a try that was not answered may have reached the receiver.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub may_have_reached: bool,
     /// The last failure, or the receiver's id of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<String>,

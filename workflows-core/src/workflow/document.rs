@@ -84,9 +84,10 @@ pub struct WorkflowSpec {
     /// Which runs may be under way together. A run is in every group of this list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub concurrency: Vec<Concurrency>,
-    /// Who is told about what.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notify: Vec<Notification>,
+    /// Who is told about what, in place of whom the connection and the platform would have told.
+    /// An empty list tells nobody but those whom the platform tells in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<Vec<Notification>>,
     /// How much of its history is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
@@ -465,9 +466,33 @@ pub struct Timeouts {
 pub struct Notification {
     /// The notifier, by the name that the platform gave it.
     pub notifier: NotifierName,
-    /// The transitions; failed, timed_out and recovered when left out.
+    /// The transitions; failed, timed_out and recovered when left out. Who names `recovered` is
+    /// told that instead of `succeeded`, and who names `still_failing` that instead of `failed` or
+    /// `timed_out`, where it is the case.
     #[serde(default = "default_transitions")]
     pub on: Vec<Transition>,
+    /// Only of runs for which this is true: CEL over `run` and `event`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Arc<str>>,
+}
+
+impl Notification {
+    /// That a notifier is told about these transitions.
+    pub fn new(notifier: impl Into<NotifierName>, on: impl Into<Vec<Transition>>) -> Self {
+        Self { notifier: notifier.into(), on: on.into(), filter: None }
+    }
+
+    /// That a notifier is told about failures and recoveries, as a document that does not say.
+    pub fn of(notifier: impl Into<NotifierName>) -> Self {
+        Self::new(notifier, default_transitions())
+    }
+
+    /// Narrows it to runs for which a CEL expression over `run` and `event` is true.
+    #[must_use]
+    pub fn only_if(mut self, filter: impl Into<Arc<str>>) -> Self {
+        self.filter = Some(filter.into());
+        self
+    }
 }
 
 fn default_transitions() -> Vec<Transition> {

@@ -261,7 +261,7 @@ fn each_rule_is_told_with_its_field_and_what_is_allowed() {
         (
             "notify: [{ notifier: slack, on: [failure] }]",
             "spec.notify[0].on[0]",
-            "unknown value \"failure\" (known values: queued, started, progress, succeeded, failed, cancelled, timed_out, superseded, expired, refused, recovered)",
+            "unknown value \"failure\" (known values: waiting_for_approval, queued, started, progress, running_long, succeeded, failed, cancelled, timed_out, superseded, expired, refused, recovered, still_failing)",
         ),
         ("retention: { runs: 0 }", "spec.retention.runs", "no run would be kept (at least 1)"),
         (

@@ -281,6 +281,7 @@ pub(super) fn notification(run: &Run, key: &str) -> OutboxNotification {
         view: RunView::from(run),
         state: NotificationState::Pending,
         attempts: 0,
+        may_have_reached: false,
         result: None,
         created_at: run.created_at,
         tried_at: None,

@@ -47,7 +47,10 @@ use self::{
         pages_are_stable_while_more_comes_in, runs_are_found_by_everything_that_a_query_narrows_by,
         runs_are_listed_in_the_order_in_which_they_were_planned,
     },
-    prune::{a_workflow_keeps_so_many_runs, pruning_keeps_what_is_under_way_and_every_key},
+    prune::{
+        a_workflow_keeps_so_many_runs, pruning_keeps_what_is_under_way_and_every_key,
+        what_was_told_of_no_run_goes_with_its_event,
+    },
     queue::{
         a_clock_that_goes_back_neither_keeps_leases_alive_nor_holds_work_up,
         a_commit_that_claims_next_gets_what_it_made_due,
@@ -136,6 +139,7 @@ suite! {
         events_are_found_by_everything_that_a_query_narrows_by,
         pruning_keeps_what_is_under_way_and_every_key,
         a_workflow_keeps_so_many_runs,
+        what_was_told_of_no_run_goes_with_its_event,
         the_backlog_counts_what_waits,
         everything_but_leases_outlives_the_process,
     }

@@ -6,10 +6,13 @@ use serde_json::json;
 
 use super::ledger::{Fixture, Ledger, Outcome, notification, planned, push, runs, sha, tenant};
 use crate::{
-    Event, Run, RunKey, RunState, WorkflowId,
+    AttemptId, Event, Run, RunKey, RunState, WorkflowId,
     conformance::case::{Failure, expect, expect_eq},
     event::Payload,
-    store::{Effects, NotificationState, Prune, RunQuery, RunsToKeep, Stage},
+    store::{
+        Decision, DecisionBatch, DeliveryQuery, Effects, NotificationState, OutboxNotification,
+        Outcome as Outcomes, Prune, RunQuery, RunsToKeep, Stage,
+    },
 };
 
 async fn prune_all(ledger: &Ledger, prune: &Prune) -> Result<(), Failure> {
@@ -106,4 +109,60 @@ pub(super) async fn a_workflow_keeps_so_many_runs(fixture: Fixture) -> Outcome {
     let since = now + SignedDuration::from_secs(4);
     prune_all(&ledger, &keep("ci", None, Some(since))).await?;
     expect_eq("when the last two are young enough", &left().await?.as_str(), &"under way 5 4")
+}
+
+pub(super) async fn what_was_told_of_no_run_goes_with_its_event(fixture: Fixture) -> Outcome {
+    let ledger = Ledger::open(fixture).await;
+    let event = ledger.event(push("1", None, sha('a'))).await?;
+    let now = ledger.now();
+    let decision = |name: &str, outcome| Decision {
+        workflow: WorkflowId::registered(name),
+        trigger: "push".into(),
+        outcome,
+    };
+    let key = |name: &str| {
+        let first = AttemptId::first();
+        RunKey::of(&tenant(), &WorkflowId::registered(name), "push", &event.key, &first)
+    };
+    let told = |name: &str, state| {
+        let run = Run { key: key(name), ..planned(name, event.key.as_str(), 1, now) };
+        OutboxNotification { state, ..notification(&run, name) }
+    };
+    let batch = DecisionBatch {
+        id: 0,
+        tenant: tenant(),
+        event: event.key.clone(),
+        attempt: AttemptId::first(),
+        decisions: vec![
+            decision("waits", Outcomes::Waiting { approvers: "alice".into() }),
+            decision("denied", Outcomes::Denied { rule: "never".into() }),
+        ],
+        commands: Vec::new(),
+        guards: Vec::new(),
+        judged_by: Default::default(),
+        at: now,
+    };
+    let pending = told("denied", NotificationState::Pending);
+    let effects = Effects {
+        decisions: Some(batch),
+        notifications: vec![told("waits", NotificationState::Delivered), pending.clone()],
+        ..Effects::default()
+    };
+    ledger.commit(effects).await?;
+    for claim in ledger.claim(Stage::Match, 10).await? {
+        ledger.store.commit(&claim.lease, Effects::default()).await?;
+    }
+    ledger.advance(86_400);
+    let kept = async || {
+        let query = DeliveryQuery::of(tenant());
+        ledger.store.notifications(query).await.map(|found| found.items.len())
+    };
+    prune_all(&ledger, &Prune::before(ledger.now())).await?;
+    expect_eq("what is to be delivered, and what goes with it", &kept().await?, &2)?;
+    let dead = OutboxNotification { state: NotificationState::Dead, ..pending };
+    ledger.commit(Effects { delivered: vec![dead], ..Effects::default() }).await?;
+    prune_all(&ledger, &Prune::before(ledger.now())).await?;
+    expect_eq("what is kept", &kept().await?, &0)?;
+    let event = ledger.store.event(&tenant(), &event.key).await?;
+    expect(event.is_none(), || "the event is still there".into())
 }

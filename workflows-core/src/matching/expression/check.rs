@@ -9,7 +9,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::{
     Needs,
-    view::{self, Shape, VARIABLES},
+    view::{self, About, Shape},
 };
 
 /// The most brackets within brackets, and the most `?`; both are counted before the text is parsed,
@@ -126,10 +126,10 @@ pub(super) struct Findings {
 
 /// Checks a tree, and makes it ready: patterns of `matches` become compiled ones, and `has` of a
 /// path of the event becomes a comparison with null.
-pub(super) fn tree(root: &mut IdedExpr) -> Result<Findings, String> {
+pub(super) fn tree(root: &mut IdedExpr, about: About) -> Result<Findings, String> {
     let depth = size(root)?;
     let mut findings = Findings { per_element: 1, depth, ..Findings::default() };
-    let mut walk = Walk { findings: &mut findings, bound: Vec::new() };
+    let mut walk = Walk { findings: &mut findings, about, bound: Vec::new() };
     let steps = walk.node(root)?;
     // With the limits above this cannot be far off; it guards against their product.
     if steps > 100_000 {
@@ -209,6 +209,7 @@ pub(super) fn path_of(node: &IdedExpr) -> Option<(&str, Vec<&str>)> {
 
 struct Walk<'f> {
     findings: &'f mut Findings,
+    about: About,
     bound: Vec<String>,
 }
 
@@ -248,20 +249,27 @@ impl Walk<'_> {
         if name.starts_with('@') || self.is_bound(name) {
             return Ok(());
         }
+        let variables = self.about.variables();
         match name {
+            _ if !variables.contains(&name) => {
+                let known = variables.iter().copied().chain(self.bound.iter().map(String::as_str));
+                return Err(format!(
+                    "`{name}` is unknown; there are {}{}",
+                    self.about.listed(),
+                    view::meant(name, known, "")
+                ));
+            }
             "body" => self.findings.needs.body = true,
             "headers" => self.findings.needs.headers = true,
-            "event" => {
-                return Err("`event` alone is no value; name what of it is meant, such as \
-                            `event.action`"
+            "run" => {
+                return Err("`run` alone is no value; name what of it is meant, such as \
+                            `run.state`"
                     .to_owned());
             }
             _ => {
-                let known = VARIABLES.iter().copied().chain(self.bound.iter().map(String::as_str));
-                return Err(format!(
-                    "`{name}` is unknown; there are `event`, `body` and `headers`{}",
-                    view::meant(name, known, "")
-                ));
+                return Err("`event` alone is no value; name what of it is meant, such as \
+                            `event.action`"
+                    .to_owned());
             }
         }
         Ok(())
@@ -282,15 +290,25 @@ impl Walk<'_> {
         let path = fields.join(".");
         let steps = 1 + fields.len() as u64;
         match root {
+            "run" if self.about == About::Run => {
+                view::run_path(&path)?;
+                self.findings.paths.insert(format!("run.{path}").into());
+                if test.is_some() {
+                    present(node);
+                }
+            }
             "event" => {
                 view::event_path(&path)?;
+                if self.about == About::Run && path == "changed_files" {
+                    return Err("a notification does not know `event.changed_files`".to_owned());
+                }
                 self.findings.needs.note_event(&path);
                 self.findings.paths.insert(format!("event.{path}").into());
                 if test.is_some() {
                     present(node);
                 }
             }
-            "body" => {
+            "body" if self.about == About::Event => {
                 self.findings.needs.body = true;
                 self.findings.paths.insert(format!("body.{path}").into());
             }
@@ -406,7 +424,7 @@ impl Walk<'_> {
         if comprehension.iter_var2.is_some() {
             return Err("a comprehension has one variable".to_owned());
         }
-        if VARIABLES.contains(&variable.as_str()) || self.is_bound(variable) {
+        if self.about.variables().contains(&variable.as_str()) || self.is_bound(variable) {
             return Err(format!("`{variable}` is taken; name the element otherwise"));
         }
         let turns = match &comprehension.iter_range.expr {
@@ -539,16 +557,20 @@ fn not_a_boolean(root: &IdedExpr) -> Result<(), String> {
             Expr::List(_) => "a list",
             _ => return Ok(()),
         },
-        Expr::Select(_) => match path_of(root) {
-            Some(("event", fields)) => match view::event_path(&fields.join("."))? {
+        Expr::Select(_) => {
+            let shape = match path_of(root) {
+                Some(("event", fields)) => view::event_path(&fields.join("."))?,
+                Some(("run", fields)) => view::run_path(&fields.join("."))?,
+                _ => return Ok(()),
+            };
+            match shape {
                 Shape::Text => "a string",
                 Shape::Number => "a number",
                 Shape::List => "a list",
                 Shape::Object => "an object",
                 Shape::Bool | Shape::Open => return Ok(()),
-            },
-            _ => return Ok(()),
-        },
+            }
+        }
         Expr::Call(call) => match call.func_name.as_str() {
             operators::ADD
             | operators::SUBSTRACT

@@ -50,6 +50,9 @@ pub(crate) fn value_at<'a>(path: &str, variables: &Variables<'a>) -> Result<Opti
     if let Some(path) = path.strip_prefix("event.") {
         return Ok(variables.at(path));
     }
+    if let Some(path) = path.strip_prefix("run.") {
+        return Ok(variables.run.and_then(|run| run.get(path)));
+    }
     let mut value = variables.body.ok_or(())?;
     for field in path.split('.').skip(1) {
         value = value.as_object().and_then(|object| object.get(field)).ok_or(())?;

@@ -33,7 +33,10 @@ use serde_json::Value;
 
 pub use self::guard::Guard;
 pub(crate) use self::guard::{GuardAnswer, value_at};
-use self::value::{Budget, MATCHER_TYPE, Matcher, Scope};
+use self::{
+    value::{Budget, MATCHER_TYPE, Matcher, Scope},
+    view::About,
+};
 
 /// The stack of the thread that parses. Only what is used of it is ever backed by memory. For the
 /// worst texts that are known and that [`check::text`] lets through, a debug build overflows 4 MiB
@@ -47,7 +50,9 @@ const PARSER_STACK: usize = 64 << 20;
 /// conversions, times and durations. The variables are `event` (see
 /// [`Event::view`](crate::Event::view); what an event does not have is null, and `has(event.x)`
 /// asks whether it is not), with `event.changed_files` (a list of paths) besides, `body` (the raw
-/// payload) and `headers` (by lower-case name).
+/// payload) and `headers` (by lower-case name). In the filter of a notification
+/// ([`over_runs`](Self::over_runs)) they are `event` and `run` (see
+/// [`RunView::view`](crate::RunView::view)).
 ///
 /// ```
 /// use workflows_core::matching::{Expression, Variables};
@@ -115,12 +120,19 @@ pub struct Variables<'a> {
     pub body: Option<&'a Value>,
     /// `headers`.
     pub headers: Option<&'a Value>,
+    /// `run`, in the shape of [`RunView::view`](crate::RunView::view).
+    pub run: Option<&'a Value>,
 }
 
 impl<'a> Variables<'a> {
     /// An event of which neither changed files nor payload are known.
     pub fn of_event(event: &'a Value) -> Self {
-        Self { event, changed_files: None, body: None, headers: None }
+        Self { event, changed_files: None, body: None, headers: None, run: None }
+    }
+
+    /// A run and its event.
+    pub fn of_run(event: &'a Value, run: &'a Value) -> Self {
+        Self { run: Some(run), ..Self::of_event(event) }
     }
 
     /// What stands at a path of the event.
@@ -153,13 +165,27 @@ impl Expression {
     /// element of the event, and for every 16 bytes of text.
     pub const MAX_STEPS: u64 = 1_000_000;
 
-    /// Compiles an expression. Blocks for as long as parsing takes: tens of microseconds, a few
+    /// Compiles the filter of a trigger. Blocks for as long as parsing takes: tens of microseconds, a few
     /// milliseconds for the worst.
     ///
     /// # Errors
     ///
     /// What is wrong with it, in words for its author.
     pub fn compile(source: &str) -> Result<Self, String> {
+        Self::compile_about(source, About::Event)
+    }
+
+    /// Compiles the filter of a notification, over a run and its event; otherwise as
+    /// [`compile`](Self::compile).
+    ///
+    /// # Errors
+    ///
+    /// As [`compile`](Self::compile).
+    pub fn over_runs(source: &str) -> Result<Self, String> {
+        Self::compile_about(source, About::Run)
+    }
+
+    fn compile_about(source: &str, about: About) -> Result<Self, String> {
         if source.len() > Self::MAX_SOURCE {
             return Err(format!(
                 "it has {} bytes, and a filter has at most {}",
@@ -177,17 +203,17 @@ impl Expression {
             std::thread::Builder::new()
                 .name("compile-filter".to_owned())
                 .stack_size(PARSER_STACK)
-                .spawn_scoped(scope, || Self::compile_here(source))
+                .spawn_scoped(scope, || Self::compile_here(source, about))
                 .map_err(|error| format!("no thread could be had to compile it: {error}"))?
                 .join()
                 .unwrap_or_else(|_| Err("the parser gave up on it".to_owned()))
         })
     }
 
-    fn compile_here(source: &str) -> Result<Self, String> {
+    fn compile_here(source: &str, about: About) -> Result<Self, String> {
         let parser = ENVIRONMENT.parser().max_recursion_depth(48).error_recovery_limit(4);
         let mut tree = parser.parse(source).map_err(|errors| syntax_error(&errors))?;
-        let findings = check::tree(&mut tree)?;
+        let findings = check::tree(&mut tree, about)?;
         let (guards, complete) = guard::guards(&tree);
         let program = (!complete).then(|| {
             Arc::new(Program {

@@ -46,6 +46,7 @@ fn evaluate(source: &str) -> Result<bool, String> {
         event: &event,
         changed_files: Some(&files),
         body: Some(&body),
+        run: None,
         headers: Some(&headers),
     };
     Expression::compile(source)?.evaluate(&variables)
@@ -496,4 +497,63 @@ proptest! {
             Expression::compile(&second).unwrap().evaluate(&variables)
         );
     }
+}
+
+fn evaluate_over_run(source: &str) -> Result<bool, String> {
+    let mut run = crate::RunView::new(
+        "k",
+        "acme/api",
+        "ci",
+        crate::RunState::Failed,
+        jiff::Timestamp::UNIX_EPOCH,
+    );
+    run.started_at = Some(jiff::Timestamp::UNIX_EPOCH);
+    run.previous = Some(crate::RunState::Succeeded);
+    let now = jiff::Timestamp::from_second(90).unwrap();
+    let run = run.view(crate::Transition::Failed, now);
+    let event = event();
+    Expression::over_runs(source)?.evaluate(&Variables::of_run(&event, &run))
+}
+
+#[test]
+fn the_filter_of_a_notification_sees_the_run_and_its_event() {
+    let answers = [
+        ("run.state == 'failed' && event.base.branch == 'main'", true),
+        ("run.transition in ['failed', 'timed_out'] && run.seconds >= 90", true),
+        ("run.previous == 'failed'", false),
+        ("has(run.previous) && !has(run.failed_step)", true),
+        ("run.exit_code == 1", false),
+        ("event.pull_request.labels.exists(l, l == 'bug') && run.workflow == 'ci'", true),
+    ];
+    for (source, answer) in answers {
+        assert_eq!(evaluate_over_run(source), Ok(answer), "{source}");
+    }
+    let refused = [
+        ("run.sate == 'failed'", "`run.sate` does not exist; is `run.state` meant?"),
+        (
+            "run == 'failed'",
+            "`run` alone is no value; name what of it is meant, such as `run.state`",
+        ),
+        ("body.x == 1", "`body` is unknown; there are `event` and `run`"),
+        ("'x' in event.changed_files", "a notification does not know `event.changed_files`"),
+        ("run.state", "it gives a string, and a filter gives true or false"),
+    ];
+    for (source, error) in refused {
+        assert_eq!(evaluate_over_run(source), Err(error.to_owned()), "{source}");
+    }
+    let error = Expression::compile("run.state == 'failed'").unwrap_err();
+    assert_eq!(error, "`run` is unknown; there are `event`, `body` and `headers`");
+}
+
+#[test]
+fn the_table_of_a_run_holds_what_there_is() {
+    let state = crate::RunState::Failed;
+    let run = crate::RunView::new("k", "acme/api", "ci", state, jiff::Timestamp::UNIX_EPOCH);
+    let view = run.view(crate::Transition::Failed, jiff::Timestamp::UNIX_EPOCH);
+    let fields: Vec<&str> = view.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut known: Vec<&str> = super::view::RUN.iter().map(|(path, _)| *path).collect();
+    let mut there = fields;
+    known.sort_unstable();
+    there.sort_unstable();
+    assert_eq!(known, there);
 }

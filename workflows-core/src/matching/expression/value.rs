@@ -316,8 +316,13 @@ impl VariableResolver for Scope<'_> {
                 None => Some(CowVal::owned(CelNull)),
             };
         }
+        if let Some(path) = name.strip_prefix("run.") {
+            let value = self.variables.run.and_then(|run| run.get(path));
+            return or_null(value.and_then(document));
+        }
         match name {
             "event" => or_null(document(self.variables.event)),
+            "run" => or_null(self.variables.run.and_then(document)),
             "body" if self.needs.body => or_null(self.variables.body.and_then(document)),
             "headers" => or_null(self.variables.headers.and_then(document)),
             _ => {

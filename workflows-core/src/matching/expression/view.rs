@@ -13,8 +13,32 @@ pub(super) enum Shape {
     Open,
 }
 
-/// The variables of an expression.
-pub(super) const VARIABLES: [&str; 3] = ["event", "body", "headers"];
+/// What an expression is about, and so the variables that it can name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum About {
+    /// An event, as a trigger sees it.
+    Event,
+    /// A run and its event, as a notification sees them.
+    Run,
+}
+
+impl About {
+    /// The variables.
+    pub(super) fn variables(self) -> &'static [&'static str] {
+        match self {
+            Self::Event => &["event", "body", "headers"],
+            Self::Run => &["event", "run"],
+        }
+    }
+
+    /// The variables, for people.
+    pub(super) fn listed(self) -> &'static str {
+        match self {
+            Self::Event => "`event`, `body` and `headers`",
+            Self::Run => "`event` and `run`",
+        }
+    }
+}
 
 /// Every path of [`Event::view`](crate::Event::view), and `changed_files`, which is fetched when an
 /// expression names it.
@@ -70,25 +94,54 @@ pub(super) const EVENT: &[(&str, Shape)] = &[
     ("time", Shape::Text),
 ];
 
+/// Every path of [`RunView::view`](crate::RunView::view).
+pub(super) const RUN: &[(&str, Shape)] = &[
+    ("attempt", Shape::Text),
+    ("commit", Shape::Text),
+    ("exit_code", Shape::Number),
+    ("failed_step", Shape::Text),
+    ("failed_task", Shape::Text),
+    ("key", Shape::Text),
+    ("message", Shape::Text),
+    ("previous", Shape::Text),
+    ("pull_request", Shape::Number),
+    ("ref", Shape::Text),
+    ("repo", Shape::Text),
+    ("seconds", Shape::Number),
+    ("state", Shape::Text),
+    ("transition", Shape::Text),
+    ("trigger", Shape::Text),
+    ("workflow", Shape::Text),
+];
+
 /// What stands at a path of `event` (without `event.`), or why there is nothing.
 pub(super) fn event_path(path: &str) -> Result<Shape, String> {
     if path.starts_with("data.") {
         return Ok(Shape::Open);
     }
-    if let Ok(at) = EVENT.binary_search_by(|(known, _)| (*known).cmp(path)) {
-        return Ok(EVENT[at].1);
+    known_path(EVENT, path, "event.")
+}
+
+/// What stands at a path of `run` (without `run.`), or why there is nothing.
+pub(super) fn run_path(path: &str) -> Result<Shape, String> {
+    known_path(RUN, path, "run.")
+}
+
+fn known_path(table: &[(&str, Shape)], path: &str, prefix: &str) -> Result<Shape, String> {
+    if let Ok(at) = table.binary_search_by(|(known, _)| (*known).cmp(path)) {
+        return Ok(table[at].1);
     }
-    let inside = EVENT.iter().rev().find(|(known, shape)| {
+    let inside = table.iter().rev().find(|(known, shape)| {
         !matches!(shape, Shape::Object)
             && path.strip_prefix(known).is_some_and(|r| r.starts_with('.'))
     });
     Err(match inside {
         Some((known, _)) => {
-            format!("`event.{path}` does not exist: `event.{known}` has no fields")
+            format!("`{prefix}{path}` does not exist: `{prefix}{known}` has no fields")
         }
         None => format!(
-            "`event.{path}` does not exist{}",
-            meant(path, EVENT.iter().map(|(known, _)| *known), "event.")
+            "`{prefix}{path}` does not exist{}",
+            meant(path, table.iter().map(|(known, _)| *known), prefix)
         ),
     })
 }
@@ -126,8 +179,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_sorted() {
+    fn the_tables_are_sorted() {
         assert!(EVENT.is_sorted_by_key(|(path, _)| *path));
+        assert!(RUN.is_sorted_by_key(|(path, _)| *path));
     }
 
     #[test]

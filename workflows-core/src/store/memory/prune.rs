@@ -6,10 +6,10 @@ use jiff::Timestamp;
 
 use super::{Ledger, status_identity};
 use crate::{
-    Run,
+    Event, Run, RunKey,
     store::{
-        DELIVERY_MEMORY, NotificationState, Prune, Pruned, StatusSubject, WorkKey,
-        limits::payload_bytes,
+        DELIVERY_MEMORY, DecisionBatch, NotificationState, OutboxNotification, Prune, Pruned,
+        StatusSubject, WorkKey, limits::payload_bytes,
     },
 };
 
@@ -42,6 +42,9 @@ impl Ledger {
                     event.received_at < prune.events_before
                         && !kept.contains(&(event.tenant.clone(), event.key.clone()))
                         && !self.queue.has(&event.tenant, waits)
+                        && !self.told_of_no_run(event).any(|one| {
+                            one.state == NotificationState::Pending
+                        })
                 })
                 .map(|(id, _)| *id)
                 .take(batch)
@@ -50,6 +53,8 @@ impl Ledger {
         pruned.events = events.len() as u64;
         for id in events {
             if let Some(event) = self.events.remove(&id) {
+                let told: BTreeSet<i64> = self.told_of_no_run(&event).map(|one| one.id).collect();
+                self.notifications.retain(|id, _| !told.contains(id));
                 self.event_ids.remove(&(event.tenant.clone(), event.key.clone()));
                 self.decisions
                     .retain(|_, one| one.tenant != event.tenant || one.event != event.key);
@@ -127,6 +132,19 @@ impl Ledger {
         self.deliveries.retain(|_, at| *at >= horizon);
         pruned.more = full;
         pruned
+    }
+
+    /// What people were told about runs that an event did not come to.
+    fn told_of_no_run(&self, event: &Event) -> impl Iterator<Item = &OutboxNotification> {
+        let of_event = |one: &&DecisionBatch| one.tenant == event.tenant && one.event == event.key;
+        let batches = self.decisions.values().filter(of_event);
+        let runs: BTreeSet<RunKey> =
+            batches.flat_map(|one| one.runs_that_were_not_made()).collect();
+        let tenant = event.tenant.clone();
+        let notifications = if runs.is_empty() { None } else { Some(self.notifications.values()) };
+        let about_one =
+            move |one: &&OutboxNotification| one.tenant == tenant && runs.contains(&one.run);
+        notifications.into_iter().flatten().filter(about_one)
     }
 
     fn runs_to_remove(&self, prune: &Prune, batch: usize) -> Vec<i64> {

@@ -8,8 +8,12 @@ use super::{
     Batch, Done, Ledger, Value, locks, nanos, query,
     rows::{json, parse, tenant_of},
 };
-use crate::store::{
-    DELIVERY_MEMORY, Prune, Pruned, RunsToKeep, Stage, StatusKey, StatusRecord, WorkKey,
+use crate::{
+    RunKey,
+    store::{
+        DELIVERY_MEMORY, DecisionBatch, Prune, Pruned, RunsToKeep, Stage, StatusKey, StatusRecord,
+        WorkKey,
+    },
 };
 
 impl<C: Ledger> Batch<C> {
@@ -191,7 +195,7 @@ impl<C: Ledger> Batch<C> {
             .bind(&key)
             .answer(&mut self.db)
             .await?;
-            if needed {
+            if needed || !self.remove_notifications_without_runs(&tenant, &key).await? {
                 continue;
             }
             ids.push(row.try_get(0)?);
@@ -200,6 +204,43 @@ impl<C: Ledger> Batch<C> {
         self.remove_payloads(&ids).await?;
         self.delete("events", "sequence", &ids).await?;
         Ok(ids.len() as u64)
+    }
+
+    /// Removes what people were told about runs that an event did not come to; false when something
+    /// of it is still to be delivered.
+    async fn remove_notifications_without_runs(&mut self, tenant: &str, event: &str) -> Done<bool> {
+        let bodies: Vec<String> =
+            query("SELECT body FROM decisions WHERE tenant = $1 AND event = $2")
+                .bind(tenant)
+                .bind(event)
+                .values(&mut self.db)
+                .await?;
+        let mut runs: BTreeSet<RunKey> = BTreeSet::new();
+        for body in bodies {
+            runs.extend(parse::<DecisionBatch>(&body)?.runs_that_were_not_made());
+        }
+        for run in &runs {
+            self.keep(locks::run(&tenant_of(tenant)?, run)).await?;
+            let pending: bool = query(
+                "SELECT EXISTS (SELECT 1 FROM notifications WHERE tenant = $1 AND run = $2 \
+                 AND state = 'pending')",
+            )
+            .bind(tenant)
+            .bind(run.as_str())
+            .answer(&mut self.db)
+            .await?;
+            if pending {
+                return Ok(false);
+            }
+        }
+        for run in &runs {
+            query("DELETE FROM notifications WHERE tenant = $1 AND run = $2")
+                .bind(tenant)
+                .bind(run.as_str())
+                .execute(&mut self.db)
+                .await?;
+        }
+        Ok(true)
     }
 
     /// Removes the decisions about an event, and the sets of triggers that nothing names any more.

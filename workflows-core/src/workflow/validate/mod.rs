@@ -19,7 +19,7 @@ use super::{
     load::{DocumentPlace, LoadContext, SELF},
     problem::{Problem, did_you_mean, shown},
 };
-use crate::matching::Pattern;
+use crate::matching::{Expression, Pattern};
 
 /// The most items of a list of the document.
 const LONGEST_LIST: usize = 256;
@@ -34,7 +34,7 @@ pub(crate) fn validate(workflow: &Workflow, context: &LoadContext) -> Vec<Proble
         ("params", spec.params.len()),
         ("workspaces", spec.workspaces.len()),
         ("concurrency", spec.concurrency.len()),
-        ("notify", spec.notify.len()),
+        ("notify", spec.notify.as_ref().map_or(0, Vec::len)),
     ];
     for (name, length) in lists.into_iter().filter(|(_, length)| *length > LONGEST_LIST) {
         let message = format!("the list has {length} items; at most {LONGEST_LIST} are allowed");
@@ -50,7 +50,7 @@ pub(crate) fn validate(workflow: &Workflow, context: &LoadContext) -> Vec<Proble
     for (index, group) in spec.concurrency.iter().enumerate() {
         concurrency(&format!("spec.concurrency[{index}]"), group, &mut problems);
     }
-    for (index, notification) in spec.notify.iter().enumerate() {
+    for (index, notification) in spec.notify.iter().flatten().enumerate() {
         notify(&format!("spec.notify[{index}]"), notification, context, &mut problems);
     }
     if let Some(retention) = &spec.retention {
@@ -297,6 +297,11 @@ fn notify(
             "nobody would ever be told anything",
             "name transitions, or leave the field out for failed, timed_out and recovered",
         );
+    }
+    if let Some(filter) = &notification.filter
+        && let Err(error) = Expression::over_runs(filter)
+    {
+        problems.add(format!("{field}.filter"), error);
     }
 }
 

@@ -10,6 +10,7 @@ mod lacking;
 mod limits;
 mod matching;
 mod mutators;
+mod notify;
 mod payloads;
 mod trust;
 mod world;

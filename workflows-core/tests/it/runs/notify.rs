@@ -1,8 +1,9 @@
 //! Delivering notifications.
 
 use workflows_core::{
-    ErrorKind, RunPhase, Tenant, Transition,
+    Error, ErrorKind, NotificationView, RunPhase, Tenant, Transition,
     store::{CommandOutcome, DecisionQuery, DeliveryQuery, NotificationState, OutboxNotification},
+    workflow::Notification,
 };
 
 use super::world::{HOURS, SECONDS, World, tell_chat};
@@ -128,4 +129,152 @@ async fn a_dead_letter_that_is_sent_again_arrives_under_its_own_key_and_once() {
     let decided = handle.decisions(decided).await.unwrap().items.remove(0);
     let error = format!("{} is no notification that was given up", dead.key);
     assert_eq!(decided.commands[0].outcome, CommandOutcome::Failed { error });
+}
+
+async fn ends(world: &World, phase: RunPhase, notify: &[Notification]) {
+    let run = world.running(|run| run.notify = notify.to_vec()).await;
+    world.sink.set_phase(&run, phase);
+    world.later(SECONDS(30)).await;
+}
+
+#[tokio::test]
+async fn who_asks_hears_of_the_first_failure_of_those_after_it_and_of_recovery() {
+    use Transition::{Failed, Recovered, StillFailing, Succeeded, TimedOut};
+    let world = World::new();
+    let notify = tell_chat(&[Failed, TimedOut, StillFailing, Succeeded, Recovered]);
+    for phase in [
+        RunPhase::Succeeded,
+        RunPhase::Failed,
+        RunPhase::TimedOut,
+        RunPhase::Cancelled,
+        RunPhase::Failed,
+        RunPhase::Succeeded,
+        RunPhase::Succeeded,
+    ] {
+        ends(&world, phase, &notify).await;
+    }
+    let told = world.notifier.transitions();
+    assert_eq!(told, [Succeeded, Failed, StillFailing, StillFailing, Recovered, Succeeded]);
+    let previous: Vec<_> = world.notifier.told().iter().map(|one| one.run.previous).collect();
+    use workflows_core::RunState;
+    assert_eq!(previous[3], Some(RunState::TimedOut), "one that was stopped is passed over");
+    assert_eq!(previous[0], None);
+}
+
+#[tokio::test]
+async fn a_filter_over_the_run_and_its_event_says_whom_to_tell() {
+    let world = World::new();
+    let when = |filter: &str| vec![Notification::of("chat").only_if(filter)];
+    let first_of_main = when("event.head.branch == 'main' && run.previous != 'failed'");
+    ends(&world, RunPhase::Failed, &first_of_main).await;
+    ends(&world, RunPhase::Failed, &first_of_main).await;
+    assert_eq!(world.notifier.transitions(), [Transition::Failed], "the second is none of it");
+    ends(&world, RunPhase::Failed, &when("run.transition == 'failed' && run.seconds >= 30")).await;
+    assert_eq!(world.notifier.told().len(), 2);
+    ends(&world, RunPhase::Failed, &when("event.head.branch == 'release'")).await;
+    assert_eq!(world.notifier.told().len(), 2);
+}
+
+#[tokio::test]
+async fn a_filter_that_fails_is_a_dead_letter_that_says_so() {
+    let world = World::new();
+    let filter = "int(run.repo) == 1";
+    ends(&world, RunPhase::Failed, &[Notification::of("chat").only_if(filter)]).await;
+    assert!(world.notifier.told().is_empty());
+    let dead = outbox(&world).await.remove(0);
+    assert_eq!(dead.state, NotificationState::Dead);
+    let result = dead.result.unwrap();
+    assert!(result.starts_with(&format!("the filter `{filter}` failed: ")), "{result}");
+}
+
+#[tokio::test]
+async fn a_run_that_takes_longer_than_usual_is_told_once() {
+    let world = World::new();
+    for _ in 0..3 {
+        let run = world.running(|_| {}).await;
+        world.later(SECONDS(90)).await;
+        world.sink.set_phase(&run, RunPhase::Succeeded);
+        world.later(SECONDS(30)).await;
+    }
+    let notify = tell_chat(&[Transition::RunningLong]);
+    let run = world.running(|run| run.notify = notify).await;
+    world.over_time(SECONDS(300), SECONDS(30)).await;
+    assert!(world.notifier.told().is_empty(), "twice two minutes and one are not over");
+    world.over_time(SECONDS(300), SECONDS(30)).await;
+    assert_eq!(world.notifier.transitions(), [Transition::RunningLong]);
+    let remark = &world.run(&run).await.remarks["longerThanUsual"];
+    assert!(remark.starts_with("it usually takes 2m"), "{remark}");
+}
+
+#[tokio::test]
+async fn a_destination_that_is_down_is_not_called_by_every_run() {
+    let world = World::new();
+    for _ in 0..10_000 {
+        world.notifier.fail_next(ErrorKind::Transient);
+    }
+    let notify = tell_chat(&[Transition::Started]);
+    for _ in 0..100 {
+        world.plan(|run| run.notify = notify.clone()).await;
+    }
+    world.over_time(SECONDS(600), SECONDS(5)).await;
+    let tried: u32 = outbox(&world).await.iter().map(|one| one.attempts).sum();
+    assert!(tried < 30, "{tried} calls in ten minutes");
+    let health = world.engine.handle().health().await.unwrap();
+    assert_eq!(health.problems(), ["notifier chat of default: deliver: told to fail"]);
+    world.notifier.succeed();
+    world.over_time(SECONDS(600), SECONDS(5)).await;
+    assert_eq!(world.notifier.told().len(), 100);
+    assert!(world.engine.handle().health().await.unwrap().problems().is_empty());
+}
+
+#[tokio::test]
+async fn a_notification_whose_destination_takes_nothing_for_too_long_says_why_it_is_dead() {
+    let world = World::with(|options| options.notification_max_age = HOURS(1));
+    for _ in 0..10_000 {
+        world.notifier.fail_next(ErrorKind::Denied);
+    }
+    for _ in 0..50 {
+        world.plan(|run| run.notify = tell_chat(&[Transition::Started])).await;
+    }
+    world.over_time(HOURS(2), SECONDS(60)).await;
+    let dead = outbox(&world).await;
+    assert!(dead.iter().all(|one| one.state == NotificationState::Dead));
+    let untried = dead.iter().find(|one| one.attempts == 1).unwrap();
+    assert!(untried.result.as_ref().unwrap().contains("told to fail"), "{:?}", untried.result);
+}
+
+#[tokio::test]
+async fn a_notifier_is_told_what_it_made_before_whether_that_may_be_and_what_comes_after() {
+    let world = World::new();
+    for _ in 0..2 {
+        world.notifier.fail_next(ErrorKind::Transient);
+    }
+    let run = world.running(|run| run.notify = tell_chat(&START_AND_END)).await;
+    world.sink.set_phase(&run, RunPhase::Succeeded);
+    world.later(SECONDS(30)).await;
+    world.over_time(SECONDS(30), SECONDS(1)).await;
+    let told = world.notifier.told();
+    let seen = |one: &NotificationView| {
+        (one.may_have_reached, one.earlier.clone(), one.followed_by.clone())
+    };
+    assert_eq!(seen(&told[0]), (true, None, vec![Transition::Succeeded]));
+    assert_eq!(seen(&told[1]), (false, Some("message-1".to_owned()), vec![]));
+    assert_eq!(told[0].run.author.as_deref(), Some("alice"));
+}
+
+#[tokio::test]
+async fn whether_a_notifier_works_can_be_shown() {
+    let world = World::new();
+    let handle = world.engine.handle();
+    let tenant = Tenant::default();
+    let sent = handle.test_notifier(&tenant, &"chat".into(), "1").await.unwrap();
+    assert_eq!(sent.reference.as_deref(), Some("message-1"));
+    let told = world.notifier.told().remove(0);
+    assert_eq!(told.run.title.as_deref(), Some("This is a test of this notifier"));
+    assert!(outbox(&world).await.is_empty());
+    world.notifier.fail_next(ErrorKind::Denied);
+    let error: Error = handle.test_notifier(&tenant, &"chat".into(), "2").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    let error = handle.test_notifier(&tenant, &"pager".into(), "3").await.unwrap_err();
+    assert!(error.to_string().contains("known: chat"), "{error}");
 }

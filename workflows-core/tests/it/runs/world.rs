@@ -51,6 +51,10 @@ impl Recorder {
         self.failures.lock().unwrap().push_back(kind);
     }
 
+    pub(super) fn succeed(&self) {
+        self.failures.lock().unwrap().clear();
+    }
+
     pub(super) fn panic_next(&self) {
         self.panics.store(true, Ordering::SeqCst);
     }
@@ -385,5 +389,5 @@ pub(super) fn status_key(run: &Run) -> Option<StatusKey> {
 }
 
 pub(super) fn tell_chat(on: &[Transition]) -> Vec<Notification> {
-    vec![Notification { notifier: "chat".into(), on: on.to_vec() }]
+    vec![Notification::new("chat", on)]
 }

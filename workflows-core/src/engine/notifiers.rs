@@ -1,0 +1,162 @@
+//! The notifiers, and who is told when nobody closer to the run says.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use moka::future::Cache;
+
+use super::{connections::ConnectionTable, destinations::Destinations};
+use crate::{
+    CommitId, ConnectionName, Error, Notifier, NotifierName, RepoId, Result, Run, Tenant,
+    matching::Expression, repo::CommitInfo, workflow::Notification,
+};
+
+/// Who is told about runs, as the platform says.
+///
+/// For a run, the closest that says anything counts: the workflow, its connection
+/// ([`ConnectionOptions::notify`](super::ConnectionOptions::notify)), the platform's `by_default`. A
+/// workflow that says an empty list has opted out. `always` is told besides.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NotifyPolicy {
+    /// Who is told when neither the workflow nor its connection says.
+    pub by_default: Vec<Notification>,
+    /// Who is told in any case.
+    pub always: Vec<Notification>,
+}
+
+impl NotifyPolicy {
+    /// Nobody is told but by those who ask for it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Says who is told when neither the workflow nor its connection says.
+    #[must_use]
+    pub fn by_default(mut self, notify: impl Into<Vec<Notification>>) -> Self {
+        self.by_default = notify.into();
+        self
+    }
+
+    /// Says who is told in any case.
+    #[must_use]
+    pub fn always(mut self, notify: impl Into<Vec<Notification>>) -> Self {
+        self.always = notify.into();
+        self
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &Notification> {
+        self.by_default.iter().chain(&self.always)
+    }
+}
+
+/// The policies of all tenants.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NotifyPolicies {
+    pub(crate) of: BTreeMap<Tenant, NotifyPolicy>,
+    /// Of those tenants that have none of their own.
+    pub(crate) others: NotifyPolicy,
+}
+
+impl NotifyPolicies {
+    fn of(&self, tenant: &Tenant) -> &NotifyPolicy {
+        self.of.get(tenant).unwrap_or(&self.others)
+    }
+
+    /// What the platform says for a tenant.
+    pub(crate) fn entries(&self, tenant: &Tenant) -> impl Iterator<Item = &Notification> {
+        self.of(tenant).entries()
+    }
+}
+
+type Table = BTreeMap<(Tenant, NotifierName), Arc<dyn Notifier>>;
+
+/// The notifiers, who is told by default, and how the destinations get on.
+pub(crate) struct Notifiers {
+    table: Table,
+    policies: NotifyPolicies,
+    pub(crate) destinations: Destinations,
+    filters: Cache<Arc<str>, Result<Arc<Expression>, String>>,
+    pub(super) commits: Cache<(Tenant, RepoId, CommitId), Arc<CommitInfo>>,
+}
+
+impl Notifiers {
+    /// How many filters, and how many commits, are kept.
+    const KEPT: u64 = 1_000;
+
+    pub(crate) fn new(table: Table, policies: NotifyPolicies) -> Self {
+        Self {
+            table,
+            policies,
+            destinations: Destinations::default(),
+            filters: Cache::new(Self::KEPT),
+            commits: Cache::new(Self::KEPT),
+        }
+    }
+
+    /// Their tenants and names.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &(Tenant, NotifierName)> {
+        self.table.keys()
+    }
+
+    /// The notifier of that name.
+    pub(crate) fn get(&self, tenant: &Tenant, name: &NotifierName) -> Result<&Arc<dyn Notifier>> {
+        self.table.get(&(tenant.clone(), name.clone())).ok_or_else(|| {
+            let of_tenant = self.table.keys().filter(|(of, _)| of == tenant);
+            let known: Vec<&str> = of_tenant.map(|(_, name)| name.as_str()).collect();
+            Error::not_found("find a notifier", "the tenant has no notifier of that name")
+                .with("notifier", name)
+                .with("known", if known.is_empty() { "none".into() } else { known.join(", ") })
+        })
+    }
+
+    /// Who is told about runs of a workflow that says `own`.
+    pub(crate) fn told(
+        &self,
+        connections: &ConnectionTable,
+        tenant: &Tenant,
+        connection: &ConnectionName,
+        own: Option<&Vec<Notification>>,
+    ) -> Vec<Notification> {
+        let policy = self.policies.of(tenant);
+        let of_connection = || connections.get(tenant, connection).ok()?.options.notify.as_ref();
+        let closest = own.or_else(of_connection).unwrap_or(&policy.by_default);
+        closest.iter().chain(&policy.always).cloned().collect()
+    }
+
+    /// The notifiers that a run asks for itself, rather than the platform for it.
+    pub(crate) fn asked_for<'a>(
+        &'a self,
+        connections: &'a ConnectionTable,
+        run: &'a Run,
+    ) -> Vec<&'a str> {
+        let platforms = |one: &&Notification| {
+            let of_connection = connections
+                .get(&run.tenant, &run.repo.connection)
+                .ok()
+                .and_then(|connection| connection.options.notify.as_ref());
+            self.policies
+                .entries(&run.tenant)
+                .chain(of_connection.into_iter().flatten())
+                .any(|known| known == *one)
+        };
+        run.notify.iter().filter(|one| !platforms(one)).map(|one| one.notifier.as_str()).collect()
+    }
+
+    /// A filter, compiled once.
+    pub(crate) async fn filter(&self, source: &Arc<str>) -> Result<Arc<Expression>, String> {
+        let compile = async { Expression::over_runs(source).map(Arc::new) };
+        self.filters.get_with(Arc::clone(source), compile).await
+    }
+}
+
+impl Default for Notifiers {
+    fn default() -> Self {
+        Self::new(BTreeMap::new(), NotifyPolicies::default())
+    }
+}
+
+impl fmt::Debug for Notifiers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.table.keys()).finish()
+    }
+}
