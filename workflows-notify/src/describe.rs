@@ -25,12 +25,15 @@ pub fn describe(transition: Transition, run: &RunView) -> String {
         _ => String::new(),
     };
     let mut line = match transition {
+        Transition::WaitingForApproval => "waits for approval".to_owned(),
         Transition::Queued => "queued".to_owned(),
         Transition::Started => "started".to_owned(),
         Transition::Progress => progress(run),
+        Transition::RunningLong => "runs longer than usual".to_owned(),
         Transition::Succeeded => format!("succeeded{lasted}"),
         Transition::Recovered => format!("recovered: succeeded{lasted}"),
         Transition::Failed => format!("failed{lasted}{}", failed_where(run)),
+        Transition::StillFailing => format!("still failing: failed{lasted}{}", failed_where(run)),
         Transition::Cancelled => format!("cancelled{lasted}"),
         Transition::TimedOut => format!("timed out{lasted}"),
         Transition::Superseded => format!("superseded{lasted}"),
@@ -38,7 +41,8 @@ pub fn describe(transition: Transition, run: &RunView) -> String {
         Transition::Refused => "refused".to_owned(),
         other => other.as_str().to_owned(),
     };
-    let told_by_the_step = transition == Transition::Failed && run.failure.is_some();
+    let failed = matches!(transition, Transition::Failed | Transition::StillFailing);
+    let told_by_the_step = failed && run.failure.is_some();
     if !run.message.is_empty() && transition != Transition::Progress && !told_by_the_step {
         line.push_str(": ");
         line.push_str(&run.message);
@@ -70,7 +74,7 @@ fn failed_where(run: &RunView) -> String {
 }
 
 /// A duration as people say it: its two largest units.
-fn short_duration(duration: SignedDuration) -> String {
+pub(crate) fn short_duration(duration: SignedDuration) -> String {
     let seconds = duration.as_secs().max(0);
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         (0, 0, 0) => format!("{}ms", duration.subsec_millis().max(0)),

@@ -5,8 +5,8 @@ use workflows_core::{Delivered, NotificationView, Notifier, Result, Transition};
 
 use crate::describe;
 
-/// Emits a [`tracing`] event for each transition: `WARN` when a run failed, timed out, expired or
-/// was refused, `DEBUG` for progress, `INFO` otherwise. The fields are `run`, `repository`,
+/// Emits a [`tracing`] event for each transition: `WARN` when a run failed, timed out, expired,
+/// was refused or takes longer than usual, `DEBUG` for progress, `INFO` otherwise. The fields are `run`, `repository`,
 /// `workflow`, `trigger`, `commit`, `transition` and `delivery`; a repeated delivery has the same
 /// `delivery`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,6 +34,8 @@ impl Notifier for LogNotifier {
         }
         match notification.transition {
             Transition::Failed
+            | Transition::StillFailing
+            | Transition::RunningLong
             | Transition::TimedOut
             | Transition::Expired
             | Transition::Refused => emit!(warn),

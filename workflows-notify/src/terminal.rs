@@ -76,8 +76,9 @@ impl TerminalNotifier {
     fn write(&self, out: &mut dyn Write, notification: &NotificationView) -> io::Result<()> {
         let run = &notification.run;
         let at = match notification.transition {
-            Transition::Queued => run.created_at,
+            Transition::Queued | Transition::WaitingForApproval => run.created_at,
             Transition::Started => run.started_at.unwrap_or(run.created_at),
+            Transition::RunningLong => notification.at,
             _ => run.finished_at.or(run.started_at).unwrap_or(run.created_at),
         };
         let time = at.to_zoned(self.time_zone.clone()).strftime("%H:%M:%S");
@@ -88,7 +89,7 @@ impl TerminalNotifier {
             harmless(&subject(run)),
             describe(notification.transition, run)
         )?;
-        if notification.transition == Transition::Failed
+        if matches!(notification.transition, Transition::Failed | Transition::StillFailing)
             && let Some(failure) = &run.failure
         {
             let dim =
@@ -106,10 +107,15 @@ impl TerminalNotifier {
         }
         let color = match transition {
             Transition::Succeeded | Transition::Recovered => AnsiColor::Green,
-            Transition::Failed | Transition::TimedOut | Transition::Refused => AnsiColor::Red,
-            Transition::Cancelled | Transition::Superseded | Transition::Expired => {
-                AnsiColor::Yellow
-            }
+            Transition::Failed
+            | Transition::StillFailing
+            | Transition::TimedOut
+            | Transition::Refused => AnsiColor::Red,
+            Transition::Cancelled
+            | Transition::Superseded
+            | Transition::Expired
+            | Transition::RunningLong
+            | Transition::WaitingForApproval => AnsiColor::Yellow,
             _ => AnsiColor::Cyan,
         };
         Style::new().fg_color(Some(color.into()))

@@ -1,0 +1,86 @@
+//! Check runs and commit statuses of runs that the engine did not create.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use workflows_core::{
+    ConnectionName, Delivered, Error, ErrorKind, NotificationView, Notifier, Result, ScmDriver,
+    repo::{EarlierReport, Status},
+};
+
+/// Shows runs on their commits, through any driver whose connections show statuses.
+///
+/// The engine shows its own runs by itself. This is for the others: a program that watches runs
+/// which somebody else created hands in a [`RunView`](workflows_core::RunView) of each, whenever it
+/// sees a change, and the commit shows the same words as for any other. What is told is how the run
+/// stands, not what happened, so that a call may be repeated, and one that was missed is made good
+/// by the next. Within a run a status never goes back: a host that shows something later keeps it.
+///
+/// A run without a commit shows nothing.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use workflows_core::{DeliveryKey, NotificationView, Notifier, RunState, RunView, Transition};
+/// # use workflows_core::conformance::ScriptedScm;
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// # let scm = ScriptedScm::new();
+/// # let repo = scm.create("acme/api");
+/// # repo.push("alice", "main", &[("a", "1")]);
+/// # let commit = repo.head("main");
+/// # let now = jiff::Timestamp::UNIX_EPOCH;
+/// use workflows_notify::StatusNotifier;
+///
+/// let notifier = StatusNotifier::new(Arc::new(scm.clone()), scm.connection(), "watched");
+/// let mut run = RunView::new("uid-of-a-pipelinerun", "acme/api", "release", RunState::Running, now);
+/// run.commit = Some(commit.clone());
+/// let seen = NotificationView::new(DeliveryKey::new("1"), Transition::Progress, now, run);
+/// notifier.deliver(&seen).await.unwrap();
+/// assert_eq!(repo.status(&commit, "watched/release").unwrap().title, "Running");
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct StatusNotifier {
+    driver: Arc<dyn ScmDriver>,
+    connection: ConnectionName,
+    prefix: Arc<str>,
+}
+
+impl StatusNotifier {
+    /// Shows statuses by the names `<prefix>/<workflow>`. Use another prefix than the engine's.
+    pub fn new(
+        driver: Arc<dyn ScmDriver>,
+        connection: impl Into<ConnectionName>,
+        prefix: impl Into<Arc<str>>,
+    ) -> Self {
+        Self { driver, connection: connection.into(), prefix: prefix.into() }
+    }
+}
+
+#[async_trait]
+impl Notifier for StatusNotifier {
+    async fn deliver(&self, notification: &NotificationView) -> Result<Delivered> {
+        let run = &notification.run;
+        let Some(commit) = &run.commit else { return Ok(Delivered::default()) };
+        let connection = self.driver.connect(&self.connection, &run.repo).await?;
+        let reporter = connection.status_reporter().ok_or_else(|| {
+            Error::unsupported("show a status", "the connection shows no statuses")
+                .with("connection", &self.connection)
+        })?;
+        let context = format!("{}/{}", self.prefix, run.workflow);
+        let status = Status::of_run(commit.clone(), context, run);
+        // Who tells may remember nothing of earlier calls; then what they made is looked for.
+        let earlier = match &notification.earlier {
+            Some(id) if !notification.may_have_reached => EarlierReport::recorded(id),
+            Some(id) => EarlierReport::recorded(id).and_maybe_another(),
+            None => EarlierReport::default().and_maybe_another(),
+        };
+        match reporter.report(&status, earlier).await {
+            Ok(reported) => Ok(Delivered { reference: Some(reported.id) }),
+            // The host shows something later, which stays.
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                Ok(Delivered { reference: notification.earlier.clone() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Whole engines that tell Slack: crashes, replicas, repetitions and storms, with Slack counting.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use async_trait::async_trait;
+use workflows_core::{
+    Engine, Error, LogRef, ManualClock, Result, RunKey, RunPhase, RunStatus, Store, TaskStatus,
+    Tenant,
+    conformance::{ScriptedRepo, ScriptedScm, ScriptedSink, StoreCall, StoreTap, TappedStore},
+    repo::StatusState,
+    sink::{StepStatus, TaskPhase},
+    store::{DeliveryQuery, MemoryStore, NotificationState, RunQuery, Stage},
+    workflow::{LoadContext, load},
+};
+use workflows_slack_standin::Fault;
+
+use crate::support::{Chat, seconds};
+
+const CI: &str = "
+apiVersion: workflows.tekton.dev/v1alpha1
+kind: Workflow
+metadata: { name: ci }
+spec:
+  repos: [{ name: code, connection: CONNECTION, repo: acme/api }]
+  triggers: [{ name: push, on: push }]
+  pipelineSpec:
+    tasks:
+    - name: test
+      taskSpec: { steps: [{ name: run, image: alpine, script: 'true' }] }
+  notify: [{ notifier: slack, on: [started, succeeded, failed, recovered, still_failing] }]
+";
+
+struct World {
+    chat: Chat,
+    store: Arc<dyn Store>,
+    scm: ScriptedScm,
+    repo: ScriptedRepo,
+    sink: ScriptedSink,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(Chat::new())
+    }
+
+    fn with(chat: Chat) -> Self {
+        let clock: Arc<ManualClock> = Arc::new(chat.clock.clone());
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock));
+        let scm = ScriptedScm::new();
+        let repo = scm.create("acme/api");
+        Self { chat, store, scm, repo, sink: ScriptedSink::new() }
+    }
+
+    /// A process of its own: it remembers nothing of another.
+    fn engine(&self, store: Arc<dyn Store>) -> Engine {
+        let text = CI.replace("CONNECTION", self.scm.connection().as_str());
+        let mut loaded = load("ci.yaml", &text, &LoadContext::registered());
+        assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
+        Engine::builder()
+            .clock(Arc::new(self.chat.clock.clone()))
+            .store(store)
+            .sink("scripted", Arc::new(self.sink.clone()))
+            .connection(self.scm.connection(), Arc::new(self.scm.clone()))
+            .notifier("slack", Arc::new(self.chat.notifier()))
+            .workflow(loaded.workflows.remove(0))
+            .build()
+            .unwrap()
+    }
+
+    async fn pushes(&self, branch: &str) {
+        let pushed = self.repo.push("alice", branch, &[("count", branch)]);
+        self.store.admit(vec![pushed], None).await.unwrap();
+    }
+
+    /// The runs, oldest first.
+    async fn runs(&self) -> Vec<RunKey> {
+        let mut keys = Vec::new();
+        let mut query = RunQuery::of(Tenant::default());
+        loop {
+            let page = self.store.runs(query.clone()).await.unwrap();
+            keys.extend(page.items.into_iter().map(|run| run.key));
+            let Some(next) = page.next else { break };
+            query.page.after = Some(next);
+        }
+        keys.reverse();
+        keys
+    }
+
+    fn fails(&self, run: &RunKey, line: &str) {
+        let step = LogRef { task: "test".into(), step: "run".into() };
+        self.sink.set_log(run, &step, format!("{line}\n").into_bytes());
+        let mut status = RunStatus::new(RunPhase::Failed);
+        status.tasks = vec![TaskStatus {
+            name: "test".into(),
+            phase: TaskPhase::Failed,
+            message: String::new(),
+            started_at: None,
+            finished_at: None,
+            link: None,
+            steps: vec![StepStatus { name: "run".into(), exit_code: Some(1) }],
+        }];
+        self.sink.set_status(run, status);
+    }
+
+    async fn over_time(&self, engine: &Engine, steps: usize, step: i64) {
+        for _ in 0..steps {
+            self.chat.clock.advance(seconds(step));
+            engine.run_until_idle().await.unwrap();
+        }
+    }
+
+    async fn pending(&self) -> usize {
+        let query = DeliveryQuery::of(Tenant::default()).state(Some(NotificationState::Pending));
+        self.store.notifications(query).await.unwrap().items.len()
+    }
+
+    fn in_channel(&self) -> Vec<workflows_slack_standin::Shown> {
+        self.chat.slack.in_channel(&self.chat.channel)
+    }
+}
+
+/// A process that dies at a certain commit: before it reaches the ledger, or before its answer.
+#[derive(Debug)]
+struct Dying {
+    commits: AtomicUsize,
+    dies_at: usize,
+    arrives: bool,
+}
+
+impl Dying {
+    fn alive(&self) -> Result<()> {
+        if self.commits.load(Ordering::SeqCst) > self.dies_at {
+            return Err(Error::transient("use the ledger", "the process is dead"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl StoreTap for Dying {
+    async fn before(&self, call: StoreCall) -> Result<()> {
+        if call == StoreCall::Commit
+            && self.commits.fetch_add(1, Ordering::SeqCst) == self.dies_at
+            && self.arrives
+        {
+            return Ok(());
+        }
+        self.alive()
+    }
+
+    async fn after(&self, call: StoreCall) -> Result<()> {
+        if call == StoreCall::Commit { self.alive() } else { Ok(()) }
+    }
+}
+
+/// A run starts, and fails, and the process dies at one of its commits; another takes over.
+async fn dies(scopes: &[&str], dies_at: usize, arrives: bool) -> Option<(usize, usize)> {
+    let world = World::with(Chat::with(scopes));
+    let dying = Arc::new(Dying { commits: AtomicUsize::new(0), dies_at, arrives });
+    let tapped = TappedStore::new(Arc::clone(&world.store), Arc::clone(&dying) as _);
+    let first = world.engine(Arc::new(tapped));
+    let second = world.engine(Arc::clone(&world.store));
+    world.pushes("main").await;
+    for round in 0..200 {
+        if dying.alive().is_ok() {
+            let _ = first.run_until_idle().await;
+        } else {
+            second.run_until_idle().await.unwrap();
+        }
+        for run in world.runs().await {
+            if round >= 3 && world.sink.phase(&run) == Some(RunPhase::Running) {
+                world.fails(&run, "boom");
+            }
+        }
+        world.chat.clock.advance(seconds(2));
+    }
+    assert_eq!(world.pending().await, 0);
+    let in_channel = world.in_channel();
+    let newest = in_channel.last().unwrap();
+    assert!(newest.lines()[0].contains("failed"), "{:?}", newest.lines());
+    let replies = world.chat.slack.messages(&world.chat.channel).len() - in_channel.len();
+    dying.alive().is_err().then_some((in_channel.len(), replies))
+}
+
+#[tokio::test]
+async fn a_process_that_dies_between_sending_and_recording_makes_no_second_message() {
+    let mut deaths = 0;
+    for arrives in [false, true] {
+        for dies_at in 0.. {
+            let Some(told) = dies(&crate::support::SCOPES, dies_at, arrives).await else { break };
+            deaths += 1;
+            assert_eq!(told, (1, 1), "died at commit {dies_at}, which arrived: {arrives}");
+        }
+    }
+    assert!(deaths >= 12, "{deaths} places to die at");
+}
+
+#[tokio::test]
+async fn without_the_scope_to_look_a_death_makes_one_message_more_at_most() {
+    let mut most = 0;
+    for dies_at in 0.. {
+        let Some((messages, _)) = dies(&["chat:write"], dies_at, false).await else { break };
+        most = most.max(messages);
+        assert!(messages <= 2, "died at commit {dies_at}: {messages} messages");
+    }
+    assert_eq!(most, 2, "one of these deaths is between sending and recording");
+}
+
+#[tokio::test]
+async fn two_replicas_tell_once() {
+    let world = World::new();
+    let replicas = [world.engine(Arc::clone(&world.store)), world.engine(Arc::clone(&world.store))];
+    for n in 0..8 {
+        world.pushes(&format!("branch-{n}")).await;
+    }
+    for round in 0..120 {
+        let (one, other) = tokio::join!(replicas[0].run_until_idle(), replicas[1].run_until_idle());
+        one.unwrap();
+        other.unwrap();
+        if round == 30 {
+            for (n, run) in world.runs().await.iter().enumerate() {
+                world.fails(run, &format!("cause {}", char::from(b'a' + n as u8)));
+            }
+        }
+        world.chat.clock.advance(seconds(2));
+    }
+    assert_eq!(world.pending().await, 0);
+    let in_channel = world.in_channel();
+    assert_eq!(in_channel.len(), 8);
+    for one in &in_channel {
+        assert!(one.lines()[0].contains("failed"), "{:?}", one.lines());
+        assert_eq!(world.chat.slack.in_thread(&world.chat.channel, &one.ts).len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn whatever_slack_does_for_a_while_each_run_has_its_one_message_in_the_end() {
+    let world = World::new();
+    let engine = world.engine(Arc::clone(&world.store));
+    let faults = [
+        Fault::LostAnswer,
+        Fault::Status(502),
+        Fault::TooMany(20),
+        Fault::Word("internal_error"),
+        Fault::Word("invalid_auth"),
+        Fault::LostAnswer,
+    ];
+    for (n, fault) in faults.into_iter().enumerate() {
+        world.chat.slack.fail("chat.postMessage", fault, 2);
+        world.chat.slack.fail("chat.update", fault, 1);
+        world.pushes(&format!("branch-{n}")).await;
+        world.over_time(&engine, 5, 1).await;
+        world.fails(world.runs().await.last().unwrap(), &format!("x{}", "y".repeat(n)));
+        world.over_time(&engine, 20, 3).await;
+    }
+    world.chat.slack.recover();
+    world.over_time(&engine, 100, 10).await;
+    assert_eq!(world.pending().await, 0);
+    let query = DeliveryQuery::of(Tenant::default()).state(Some(NotificationState::Dead));
+    assert_eq!(world.store.notifications(query).await.unwrap().items, []);
+    let mut told: Vec<String> = world
+        .in_channel()
+        .iter()
+        .map(|one| one.metadata.as_ref().unwrap()["event_payload"]["run"].to_string())
+        .collect();
+    told.sort();
+    let all = told.len();
+    told.dedup();
+    assert_eq!((all, told.len()), (faults.len(), faults.len()));
+}
+
+#[tokio::test]
+async fn a_storm_of_failures_of_one_cause_is_one_message_and_delays_no_check() {
+    const RUNS: usize = 1_000;
+    let world = World::new();
+    let engine = world.engine(Arc::clone(&world.store));
+    // Only the ends are told, as most want it.
+    let text = CI.replace("[started, succeeded, failed, recovered, still_failing]", "[failed]");
+    let text = text.replace("CONNECTION", world.scm.connection().as_str());
+    let mut loaded = load("ci.yaml", &text, &LoadContext::registered());
+    engine.handle().register(&Tenant::default(), loaded.workflows.remove(0)).unwrap();
+    for n in 0..RUNS {
+        world.pushes(&format!("branch-{n}")).await;
+    }
+    engine.run_until_idle().await.unwrap();
+    let runs = world.runs().await;
+    assert_eq!(runs.len(), RUNS);
+    for (n, run) in runs.iter().enumerate() {
+        world.fails(run, &format!("pull of registry/api@{n} timed out"));
+    }
+    world.chat.clock.advance(seconds(30));
+    engine.run_until_idle().await.unwrap();
+
+    // Before a second has passed every commit shows it.
+    for run in &runs {
+        let commit = engine.handle().run(&Tenant::default(), run).await.unwrap().unwrap().commit;
+        let status = world.repo.status(&commit.unwrap(), "workflows/ci").unwrap();
+        assert_eq!(status.state, StatusState::Failure);
+    }
+    assert!(world.chat.slack.count("chat.postMessage") <= 2, "one message and its details");
+    let backlog = engine.handle().health().await.unwrap();
+    let reports = backlog.stages.iter().find(|one| one.backlog.stage == Stage::Report).unwrap();
+    assert_eq!(reports.backlog.waiting, 0);
+
+    world.over_time(&engine, 60, 1).await;
+    assert_eq!(world.in_channel().len(), 1);
+    let posts = world.chat.slack.count("chat.postMessage");
+    assert!((50..=63).contains(&posts), "{posts} messages in a minute");
+    let refused = world.chat.slack.calls().iter().filter(|call| !call.refused.is_empty()).count();
+    assert_eq!(refused, 0, "Slack had no reason to refuse");
+    let first = world.in_channel().remove(0);
+    assert!(first.lines().last().unwrap().contains("50 more runs"), "{:?}", first.lines());
+}
