@@ -5,6 +5,8 @@
 //! its runs are local processes. `engine-under-fire <state directory> <repository> <url> <executor>
 //! [<replica>]` is one of several: its ledger is in Postgres, and its runs execute elsewhere.
 //!
+//! With `SLACK` in its environment, as `<api> <token> <channel>`, it has a notifier for that too.
+//!
 //! It works until it is killed, or until it is told to stop by the end of its standard input.
 
 use std::{
@@ -18,6 +20,7 @@ use std::{
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
+use secrecy::SecretString;
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 use workflows_core::{
@@ -26,6 +29,7 @@ use workflows_core::{
     local::LocalSink,
     store::{PostgresOptions, PostgresStore, SqliteOptions, SqliteStore},
 };
+use workflows_notify::slack::SlackNotifier;
 use workflows_scm::{
     git::GitDriver,
     poll::{FirstSight, RefPoller},
@@ -84,6 +88,13 @@ async fn replica(url: String, executor: SocketAddr, name: Option<String>) -> Res
     Ok(Surroundings { store: Arc::new(store), sink: Arc::new(sink), options })
 }
 
+fn slack(text: &str) -> Result<SlackNotifier> {
+    let [api, token, channel] = text.split(' ').collect::<Vec<_>>()[..] else {
+        return Err(Error::invalid("read SLACK", "it is not `<api> <token> <channel>`"));
+    };
+    SlackNotifier::bot(SecretString::from(token.to_owned()), channel).base(api).build()
+}
+
 #[tokio::main]
 async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt()
@@ -102,7 +113,11 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         }
     };
     let poller = RefPoller::every(SignedDuration::from_secs(1))?.first_sight(FirstSight::Run);
-    let engine = Engine::builder()
+    let mut builder = Engine::builder();
+    if let Ok(slack) = std::env::var("SLACK") {
+        builder = builder.notifier("slack", Arc::new(self::slack(&slack)?));
+    }
+    let engine = builder
         .store(store)
         .options(options)
         .connection("git", Arc::new(GitDriver::any()?))

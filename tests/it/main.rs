@@ -6,3 +6,4 @@ mod one_ledger;
 mod private_scm;
 mod private_scm_engine;
 mod replicas;
+mod told_once;
