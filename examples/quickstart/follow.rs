@@ -28,9 +28,6 @@ pub(crate) async fn run(settings: &Settings, repo: &str) -> Result<(), Box<dyn E
         None => state_directory()?.join(&hash_of(&[&repo])[..16]),
     };
     let workflows = workflows(settings, &repo)?;
-    println!("Workflows: watching {repo}. It executes code from there on this machine.");
-    show::note(&format!("state: {}", state.display()));
-    show::note("A push runs what its workflows say. Ctrl-C stops; started again, it goes on.");
     let running = Running::start(Parts {
         state: &state,
         repo: &repo,
@@ -40,6 +37,9 @@ pub(crate) async fn run(settings: &Settings, repo: &str) -> Result<(), Box<dyn E
         steps: settings.steps,
     })
     .await?;
+    println!("Workflows: watching {repo}. It executes code from there on this machine.");
+    show::note(&format!("state: {}", state.display()));
+    show::note("A push runs what its workflows say. Ctrl-C stops; started again, it goes on.");
     let mut told = Vec::new();
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);

@@ -69,7 +69,8 @@ pub enum DocumentPlace {
     Registered,
 }
 
-/// What `$(repos.<name>...)` calls the repository that a document stands in.
+/// What `$(repos.<name>...)` calls the repository that a document stands in. A registered document may
+/// give the name to the repository that it is about, so that it reads as it would in there.
 pub const SELF: &str = "self";
 
 /// What a file holds.

@@ -314,6 +314,20 @@ fn a_registered_document_names_its_repository_and_may_use_a_pattern() {
 }
 
 #[test]
+fn only_the_repository_that_a_document_is_about_is_called_self() {
+    let context = LoadContext::registered();
+    let first = "repos: [{ name: self, connection: acme, repo: acme/api }]\nparams: [{ name: url, \
+                 value: $(repos.self.url) }]";
+    assert_eq!(load_spec(first, &context).problems, []);
+    let second = "repos: [{ name: code, connection: acme, repo: acme/api }, { name: self, \
+                  connection: acme, repo: acme/other }]";
+    assert_eq!(
+        load_spec(second, &context).problems[0].message,
+        "`self` means the repository that a document stands in"
+    );
+}
+
+#[test]
 fn names_that_the_platform_does_not_offer_are_refused_when_it_said_what_it_offers() {
     let set = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect());
     let mut context = LoadContext::in_repository();

@@ -182,7 +182,8 @@ fn repos(repos: &[RepoSelector], context: &LoadContext, problems: &mut Problems)
                 names::LABEL,
             );
         }
-        if &*repo.name == SELF {
+        // Of a registered document it may as well be called what it would be called in there.
+        if &*repo.name == SELF && !(registered && index == 0) {
             problems.add_with(
                 format!("{field}.name"),
                 "`self` means the repository that a document stands in",
