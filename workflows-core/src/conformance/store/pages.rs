@@ -141,7 +141,7 @@ pub(super) async fn runs_are_listed_in_the_order_in_which_they_were_planned(
         expected.push(((second, number), run.key.clone(), state));
         ledger.commit(runs(vec![run])).await?;
     }
-    expected.sort_by(|one, other| other.0.cmp(&one.0));
+    expected.sort_by_key(|(place, _, _)| std::cmp::Reverse(*place));
     for states in [vec![], vec![RunState::Queued], STATES[..2].to_vec(), STATES.to_vec()] {
         let wanted: Vec<_> = expected
             .iter()
