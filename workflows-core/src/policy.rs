@@ -30,8 +30,9 @@ pub trait Policy: Debug + Send + Sync + 'static {
     /// resolvers, sink, notifiers.
     async fn judge(&self, request: &PlannedRun<'_>) -> Result<Verdict>;
 
-    /// What the policy is called and at which generation it stands; recorded with each decision.
-    fn version(&self) -> String;
+    /// What the policy of a tenant is called and at which generation it stands; recorded with each
+    /// decision.
+    fn version(&self, tenant: &Tenant) -> String;
 
     /// Which facts about the actor the policy looks at for an origin. The gate fetches no others.
     fn wants_permission(&self, origin: &FactsOrigin) -> bool {
@@ -271,7 +272,7 @@ impl Policy for DefaultPolicy {
         Ok(Verdict::Allow)
     }
 
-    fn version(&self) -> String {
+    fn version(&self, _tenant: &Tenant) -> String {
         "default".to_owned()
     }
 }

@@ -115,7 +115,7 @@ impl EngineBuilder {
         self.connection_of(Tenant::default(), name, driver, ConnectionOptions::default())
     }
 
-    /// A connection of a tenant.
+    /// A connection of a tenant. More can be registered while the engine runs.
     pub fn connection_of(
         mut self,
         tenant: Tenant,
@@ -177,7 +177,7 @@ impl EngineBuilder {
         self.notifier_of(Tenant::default(), name, notifier)
     }
 
-    /// A notifier of a tenant.
+    /// A notifier of a tenant. More can be registered while the engine runs.
     pub fn notifier_of(
         mut self,
         tenant: Tenant,
@@ -249,7 +249,8 @@ impl EngineBuilder {
         self.check_repositories(&mut problems);
         self.check_notify(&mut problems);
         let definitions = Definitions::new();
-        for problem in definitions.register_all(&self.workflows) {
+        for problem in definitions.register_all(&self.workflows).into_iter().filter_map(Result::err)
+        {
             problems.add(problem.to_string());
         }
         let named = self.default_sink.clone();
@@ -274,7 +275,7 @@ impl EngineBuilder {
             clock: self.clock,
             policy: self.policy,
             secrets: self.secrets,
-            connections: Arc::new(ConnectionTable::new(self.connections.into_iter().collect())),
+            connections: Arc::new(ConnectionTable::new(self.connections)),
             sinks: self.sinks.into_iter().collect(),
             default_sink,
             notifiers: Arc::new(Notifiers::new(self.notifiers.into_iter().collect(), self.notify)),

@@ -1,6 +1,12 @@
 //! Connections to repositories, each made once and kept.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use moka::future::Cache;
@@ -50,40 +56,75 @@ pub(crate) struct Connection {
     pub(crate) options: ConnectionOptions,
 }
 
-/// The connections of all tenants.
+/// The connections of all tenants. They may come, change and go while the engine works.
 #[derive(Debug)]
 pub(crate) struct ConnectionTable {
-    drivers: BTreeMap<(Tenant, ConnectionName), Connection>,
-    repositories: Cache<(Tenant, ConnectionName, Arc<str>), Arc<dyn RepoConnection>>,
+    connections: RwLock<BTreeMap<Key, Numbered>>,
+    next: AtomicU64,
+    /// By the number of the connection, so that what an earlier one reached is not used any more.
+    repositories: Cache<(u64, Arc<str>), Arc<dyn RepoConnection>>,
+}
+
+type Key = (Tenant, ConnectionName);
+
+#[derive(Debug, Clone)]
+struct Numbered {
+    number: u64,
+    connection: Connection,
 }
 
 impl ConnectionTable {
     const KEPT: u64 = 20_000;
 
-    pub(crate) fn new(drivers: BTreeMap<(Tenant, ConnectionName), Connection>) -> Self {
-        Self { drivers, repositories: Cache::new(Self::KEPT) }
+    pub(crate) fn new(connections: impl IntoIterator<Item = (Key, Connection)>) -> Self {
+        let table = Self {
+            connections: RwLock::default(),
+            next: AtomicU64::default(),
+            repositories: Cache::new(Self::KEPT),
+        };
+        for ((tenant, name), connection) in connections {
+            table.put(tenant, name, connection);
+        }
+        table
+    }
+
+    /// Adds a connection, in place of the tenant's one of that name.
+    pub(crate) fn put(&self, tenant: Tenant, name: ConnectionName, connection: Connection) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut connections = self.connections.write().unwrap_or_else(PoisonError::into_inner);
+        connections.insert((tenant, name), Numbered { number, connection });
+    }
+
+    /// Takes a connection out. Returns whether it was there.
+    pub(crate) fn remove(&self, tenant: &Tenant, name: &ConnectionName) -> bool {
+        let mut connections = self.connections.write().unwrap_or_else(PoisonError::into_inner);
+        connections.remove(&(tenant.clone(), name.clone())).is_some()
     }
 
     /// The same connections, whose repositories define no workflows.
     pub(crate) fn registered_only(&self) -> Self {
-        let of = |connection: &Connection| Connection {
-            driver: Arc::clone(&connection.driver),
-            options: ConnectionOptions { definitions: None, ..connection.options.clone() },
+        let without = |connection: Connection| Connection {
+            options: ConnectionOptions { definitions: None, ..connection.options },
+            ..connection
         };
-        Self::new(self.drivers.iter().map(|(key, one)| (key.clone(), of(one))).collect())
+        Self::new(self.all().into_iter().map(|(key, one)| (key, without(one))))
     }
 
-    pub(crate) fn iter(
-        &self,
-    ) -> impl Iterator<Item = (&(Tenant, ConnectionName), &Connection)> + '_ {
-        self.drivers.iter()
+    /// All of them, as they are now.
+    pub(crate) fn all(&self) -> Vec<(Key, Connection)> {
+        let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        connections.iter().map(|(key, one)| (key.clone(), one.connection.clone())).collect()
     }
 
     /// The connection of that name.
-    pub(crate) fn get(&self, tenant: &Tenant, name: &ConnectionName) -> Result<&Connection> {
-        self.drivers.get(&(tenant.clone(), name.clone())).ok_or_else(|| {
-            let known: Vec<&str> = self
-                .drivers
+    pub(crate) fn get(&self, tenant: &Tenant, name: &ConnectionName) -> Result<Connection> {
+        self.numbered(tenant, name).map(|numbered| numbered.connection)
+    }
+
+    fn numbered(&self, tenant: &Tenant, name: &ConnectionName) -> Result<Numbered> {
+        let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner);
+        connections.get(&(tenant.clone(), name.clone())).cloned().ok_or_else(|| {
+            let known: Vec<&str> = connections
                 .keys()
                 .filter(|(of, _)| of == tenant)
                 .map(|(_, name)| name.as_str())
@@ -104,11 +145,13 @@ impl Connections for ConnectionTable {
         connection: &ConnectionName,
         repo: &str,
     ) -> Result<Arc<dyn RepoConnection>> {
-        let key = (tenant.clone(), connection.clone(), Arc::from(repo));
+        let Numbered { number, connection: Connection { driver, .. } } =
+            self.numbered(tenant, connection)?;
+        let key = (number, Arc::from(repo));
         if let Some(known) = self.repositories.get(&key).await {
             return Ok(known);
         }
-        let made = self.get(tenant, connection)?.driver.connect(connection, repo).await?;
+        let made = driver.connect(connection, repo).await?;
         self.repositories.insert(key, Arc::clone(&made)).await;
         Ok(made)
     }

@@ -60,8 +60,8 @@ impl Core {
 
     /// The tenants that something was set up for.
     pub(crate) fn tenants(&self) -> BTreeSet<Tenant> {
-        let connected = self.connections.iter().map(|((tenant, _), _)| tenant.clone());
-        let notified = self.notifiers.keys().map(|(tenant, _)| tenant.clone());
+        let connected = self.connections.all().into_iter().map(|((tenant, _), _)| tenant);
+        let notified = self.notifiers.names().into_iter().map(|(tenant, _)| tenant);
         connected.chain(notified).chain([Tenant::default()]).collect()
     }
 

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use moka::future::Cache;
@@ -21,10 +24,10 @@ use crate::{
     workflow::{LoadContext, LoadedWorkflow, PackedWorkflow},
 };
 
-/// Which directory at which commit.
-type AtCommit = (Tenant, ConnectionName, RepoId, CommitId, Arc<str>);
-/// Which content of which repository.
-type Content = (Tenant, ConnectionName, RepoId, Arc<str>, Arc<str>);
+/// Which directory at which commit, loaded when which names were known.
+type AtCommit = (u64, Tenant, ConnectionName, RepoId, CommitId, Arc<str>);
+/// Which content of which repository, loaded when which names were known.
+type Content = (u64, Tenant, ConnectionName, RepoId, Arc<str>, Arc<str>);
 
 /// The workflows of all tenants.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub(crate) struct Definitions {
     at_commit: Cache<AtCommit, Arc<LoadedDirectory>>,
     by_content: Cache<Content, Arc<LoadedDirectory>>,
     context: Mutex<BTreeMap<Tenant, Arc<LoadContext>>>,
+    /// How often the names that documents may use have changed.
+    names: AtomicU64,
 }
 
 /// A registered workflow: what events are matched with, and what its runs are made of.
@@ -72,6 +77,7 @@ impl Definitions {
             at_commit: Cache::new(Self::KEPT),
             by_content: Cache::new(Self::KEPT),
             context: Mutex::default(),
+            names: AtomicU64::default(),
         }
     }
 
@@ -88,12 +94,15 @@ impl Definitions {
         Ok(())
     }
 
-    /// Registers many workflows, and returns what is wrong with those that were not.
-    pub(crate) fn register_all(&self, workflows: &[(Tenant, Arc<PackedWorkflow>)]) -> Vec<Error> {
+    /// Registers many workflows, and returns for each whether it was.
+    pub(crate) fn register_all(
+        &self,
+        workflows: &[(Tenant, Arc<PackedWorkflow>)],
+    ) -> Vec<Result<()>> {
         let put = workflows.iter().map(|(tenant, workflow)| self.put(tenant, Arc::clone(workflow)));
-        let errors = put.filter_map(Result::err).collect();
+        let results = put.collect();
         self.tell_interests();
-        errors
+        results
     }
 
     fn put(&self, tenant: &Tenant, packed: Arc<PackedWorkflow>) -> Result<()> {
@@ -165,16 +174,31 @@ impl Definitions {
         let mut contexts = lock(&self.context);
         let context = contexts.entry(tenant.clone()).or_insert_with(|| {
             let mut context = LoadContext::in_repository();
-            let connections = core.connections.iter().filter(|((of, _), _)| of == tenant);
+            let connections =
+                core.connections.all().into_iter().filter(|((of, _), _)| of == tenant);
             context.connections =
                 Some(connections.map(|((_, name), _)| name.to_string()).collect());
-            let notifiers = core.notifiers.keys().filter(|(of, _)| of == tenant);
+            let notifiers = core.notifiers.names().into_iter().filter(|(of, _)| of == tenant);
             context.notifiers = Some(notifiers.map(|(_, name)| name.to_string()).collect());
             context.sinks = Some(core.sinks.keys().map(ToString::to_string).collect());
             context.custom_filters = Some(core.filters.names().map(ToString::to_string).collect());
             Arc::new(context)
         });
         Arc::clone(context)
+    }
+
+    /// Forgets which names documents of repositories may use, for they have changed: what was loaded
+    /// is loaded anew.
+    pub(crate) fn names_changed(&self) {
+        // In this order: whoever reads the new number does not find the old names.
+        lock(&self.context).clear();
+        self.names.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Forgets what the repositories of a connection define.
+    pub(crate) fn forget_connection(&self, tenant: &Tenant, connection: &ConnectionName) {
+        lock(&self.defaults).retain(|(of, name, _), _| (of, name) != (tenant, connection));
+        self.tell_interests();
     }
 
     /// The directory at a commit. It is listed once for a commit, and read and compiled once for a
@@ -192,7 +216,9 @@ impl Definitions {
         place: &Place,
     ) -> Result<Arc<LoadedDirectory>> {
         let Place { tenant, repo, path, .. } = place;
+        let names = self.names.load(Ordering::Acquire);
         let key = (
+            names,
             tenant.clone(),
             repo.connection.clone(),
             repo.id.clone(),
@@ -210,6 +236,7 @@ impl Definitions {
             };
             let Some(digest) = digest else { return read.await };
             let content = (
+                names,
                 tenant.clone(),
                 repo.connection.clone(),
                 repo.id.clone(),

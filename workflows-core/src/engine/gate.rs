@@ -322,6 +322,6 @@ impl PermissionCache {
 }
 
 /// Names the policy that judged, for records.
-pub(crate) fn judged_by(core: &Core) -> BTreeMap<String, String> {
-    BTreeMap::from([("policy".to_owned(), core.policy.version())])
+pub(crate) fn judged_by(core: &Core, tenant: &Tenant) -> BTreeMap<String, String> {
+    BTreeMap::from([("policy".to_owned(), core.policy.version(tenant))])
 }

@@ -490,14 +490,15 @@ impl EngineHandle {
     pub async fn health(&self) -> Result<Health> {
         let core = &self.core;
         let backlogs = core.store.backlog().await?;
-        let connections =
-            core.connections.iter().map(|((tenant, name), connection)| ConnectionHealth {
-                tenant: tenant.clone(),
-                connection: name.clone(),
+        let connections = core.connections.all().into_iter().map(|((tenant, name), connection)| {
+            ConnectionHealth {
+                tenant,
+                connection: name,
                 host: connection.driver.host().to_owned(),
                 capabilities: connection.driver.capabilities(),
                 definitions: connection.options.definitions.as_deref().map(str::to_owned),
-            });
+            }
+        });
         let sinks = core.sinks.iter().map(|(name, sink)| SinkHealth {
             sink: name.clone(),
             default: *name == core.default_sink,
@@ -505,14 +506,9 @@ impl EngineHandle {
             logs: sink.logs().is_some(),
         });
         let now = core.clock.now();
-        let notifiers = core.notifiers.keys().map(|(tenant, notifier)| {
-            let closed = core.notifiers.destinations.closed(tenant, notifier, now).unzip();
-            NotifierHealth {
-                tenant: tenant.clone(),
-                notifier: notifier.clone(),
-                closed_until: closed.0,
-                last_error: closed.1,
-            }
+        let notifiers = core.notifiers.names().into_iter().map(|(tenant, notifier)| {
+            let closed = core.notifiers.destinations.closed(&tenant, &notifier, now).unzip();
+            NotifierHealth { tenant, notifier, closed_until: closed.0, last_error: closed.1 }
         });
         Ok(Health {
             at: now,

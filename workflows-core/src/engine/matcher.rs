@@ -209,7 +209,7 @@ impl Evaluation {
                 decisions: Vec::new(),
                 commands: Vec::new(),
                 guards: Vec::new(),
-                judged_by: gate::judged_by(core),
+                judged_by: gate::judged_by(core, &event.tenant),
                 at: core.clock.now(),
             },
             sets: Vec::new(),

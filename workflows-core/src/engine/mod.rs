@@ -50,6 +50,7 @@ mod gate;
 mod handle;
 mod handle_insight;
 mod handle_notify;
+mod handle_registry;
 mod handle_schedule;
 mod health;
 mod markdown;

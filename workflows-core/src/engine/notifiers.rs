@@ -1,6 +1,10 @@
 //! The notifiers, and who is told when nobody closer to the run says.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+};
 
 use moka::future::Cache;
 
@@ -68,11 +72,13 @@ impl NotifyPolicies {
     }
 }
 
-type Table = BTreeMap<(Tenant, NotifierName), Arc<dyn Notifier>>;
+type Key = (Tenant, NotifierName);
+type Table = BTreeMap<Key, Arc<dyn Notifier>>;
 
-/// The notifiers, who is told by default, and how the destinations get on.
+/// The notifiers, who is told by default, and how the destinations get on. Notifiers may come, change
+/// and go while the engine works.
 pub(crate) struct Notifiers {
-    table: Table,
+    table: RwLock<Table>,
     policies: NotifyPolicies,
     pub(crate) destinations: Destinations,
     filters: Cache<Arc<str>, Result<Arc<Expression>, String>>,
@@ -85,7 +91,7 @@ impl Notifiers {
 
     pub(crate) fn new(table: Table, policies: NotifyPolicies) -> Self {
         Self {
-            table,
+            table: RwLock::new(table),
             policies,
             destinations: Destinations::default(),
             filters: Cache::new(Self::KEPT),
@@ -93,15 +99,32 @@ impl Notifiers {
         }
     }
 
-    /// Their tenants and names.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &(Tenant, NotifierName)> {
-        self.table.keys()
+    fn table(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a notifier, in place of the tenant's one of that name.
+    pub(crate) fn put(&self, tenant: Tenant, name: NotifierName, notifier: Arc<dyn Notifier>) {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.insert((tenant, name), notifier);
+    }
+
+    /// Takes a notifier out. Returns whether it was there.
+    pub(crate) fn remove(&self, tenant: &Tenant, name: &NotifierName) -> bool {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        table.remove(&(tenant.clone(), name.clone())).is_some()
+    }
+
+    /// Their tenants and names, as they are now.
+    pub(crate) fn names(&self) -> Vec<Key> {
+        self.table().keys().cloned().collect()
     }
 
     /// The notifier of that name.
-    pub(crate) fn get(&self, tenant: &Tenant, name: &NotifierName) -> Result<&Arc<dyn Notifier>> {
-        self.table.get(&(tenant.clone(), name.clone())).ok_or_else(|| {
-            let of_tenant = self.table.keys().filter(|(of, _)| of == tenant);
+    pub(crate) fn get(&self, tenant: &Tenant, name: &NotifierName) -> Result<Arc<dyn Notifier>> {
+        let table = self.table();
+        table.get(&(tenant.clone(), name.clone())).cloned().ok_or_else(|| {
+            let of_tenant = table.keys().filter(|(of, _)| of == tenant);
             let known: Vec<&str> = of_tenant.map(|(_, name)| name.as_str()).collect();
             Error::not_found("find a notifier", "the tenant has no notifier of that name")
                 .with("notifier", name)
@@ -118,22 +141,21 @@ impl Notifiers {
         own: Option<&Vec<Notification>>,
     ) -> Vec<Notification> {
         let policy = self.policies.of(tenant);
-        let of_connection = || connections.get(tenant, connection).ok()?.options.notify.as_ref();
-        let closest = own.or_else(of_connection).unwrap_or(&policy.by_default);
+        let of_connection = connections.get(tenant, connection).ok();
+        let of_connection = of_connection.as_ref().and_then(|one| one.options.notify.as_ref());
+        let closest = own.or(of_connection).unwrap_or(&policy.by_default);
         closest.iter().chain(&policy.always).cloned().collect()
     }
 
     /// The notifiers that a run asks for itself, rather than the platform for it.
     pub(crate) fn asked_for<'a>(
-        &'a self,
-        connections: &'a ConnectionTable,
+        &self,
+        connections: &ConnectionTable,
         run: &'a Run,
     ) -> Vec<&'a str> {
+        let of_connection = connections.get(&run.tenant, &run.repo.connection).ok();
+        let of_connection = of_connection.as_ref().and_then(|one| one.options.notify.as_ref());
         let platforms = |one: &&Notification| {
-            let of_connection = connections
-                .get(&run.tenant, &run.repo.connection)
-                .ok()
-                .and_then(|connection| connection.options.notify.as_ref());
             self.policies
                 .entries(&run.tenant)
                 .chain(of_connection.into_iter().flatten())
@@ -157,6 +179,6 @@ impl Default for Notifiers {
 
 impl fmt::Debug for Notifiers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.table.keys()).finish()
+        f.debug_set().entries(self.table().keys()).finish()
     }
 }

@@ -66,7 +66,7 @@ pub(crate) async fn run(core: &Core, claim: &Claim) -> Result<Committed> {
     next.may_have_reached |= claim.attempts > 1;
     view.may_have_reached = next.may_have_reached;
     view.earlier = earlier(core, &next).await?;
-    complete(core, &next, &**found, &mut view).await;
+    complete(core, &next, &*found, &mut view).await;
     let told = core.call("deliver a notification", found.deliver(&view)).await;
     match &told {
         Ok(_) => pass.delivered(),

@@ -206,7 +206,7 @@ impl Planning<'_> {
             true => RunState::Admitted,
             false => RunState::Planned,
         };
-        let mut judged_by = gate::judged_by(core);
+        let mut judged_by = gate::judged_by(core, &event.tenant);
         judged_by.insert(
             "workflow".to_owned(),
             format!("{} {}", candidate.id, candidate.loaded.digest()),

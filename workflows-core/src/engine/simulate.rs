@@ -165,7 +165,7 @@ fn unconnected(clock: SharedClock) -> Core {
         store: Arc::new(MemoryStore::new(Arc::clone(&clock))),
         policy: Arc::new(AllowAll),
         secrets: Arc::new(StaticSecrets::new()),
-        connections: Arc::new(ConnectionTable::new(BTreeMap::new())),
+        connections: Arc::new(ConnectionTable::new([])),
         sinks: BTreeMap::new(),
         default_sink: "simulated".into(),
         notifiers: Arc::default(),
@@ -195,7 +195,7 @@ impl Policy for AllowAll {
         Ok(Verdict::Allow)
     }
 
-    fn version(&self) -> String {
+    fn version(&self, _tenant: &Tenant) -> String {
         "simulation".to_owned()
     }
 }

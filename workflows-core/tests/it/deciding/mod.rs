@@ -12,5 +12,6 @@ mod matching;
 mod mutators;
 mod notify;
 mod payloads;
+mod registry;
 mod trust;
 mod world;

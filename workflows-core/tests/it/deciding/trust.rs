@@ -309,7 +309,7 @@ impl Policy for Pinned {
         DefaultPolicy.judge(request).await
     }
 
-    fn version(&self) -> String {
+    fn version(&self, _tenant: &Tenant) -> String {
         "pinned".to_owned()
     }
 
@@ -352,7 +352,7 @@ impl Policy for Accounts {
         })
     }
 
-    fn version(&self) -> String {
+    fn version(&self, _tenant: &Tenant) -> String {
         "accounts/2".to_owned()
     }
 }
@@ -392,7 +392,7 @@ impl Policy for NoForks {
         DefaultPolicy.judge(request).await
     }
 
-    fn version(&self) -> String {
+    fn version(&self, _tenant: &Tenant) -> String {
         "no-forks".to_owned()
     }
 }

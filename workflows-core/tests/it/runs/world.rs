@@ -105,7 +105,7 @@ impl Policy for SwitchPolicy {
         Ok(Verdict::Allow)
     }
 
-    fn version(&self) -> String {
+    fn version(&self, _tenant: &Tenant) -> String {
         "switch".to_owned()
     }
 }
