@@ -47,6 +47,34 @@ pub trait DeliveryFormat: Debug + Send + Sync + 'static {
     async fn access_changed(&self, _change: &AccessChange) {}
 }
 
+#[async_trait]
+impl DeliveryFormat for Arc<dyn DeliveryFormat> {
+    fn verify(
+        &self,
+        headers: &DeliveryHeaders,
+        body: Bytes,
+        secrets: &[SecretString],
+    ) -> Result<Verified> {
+        (**self).verify(headers, body, secrets)
+    }
+
+    fn decode(&self, headers: &DeliveryHeaders, body: &Verified) -> Result<Delivery> {
+        (**self).decode(headers, body)
+    }
+
+    fn label(&self, headers: &DeliveryHeaders, body: &Bytes) -> (DeliveryId, Arc<str>) {
+        (**self).label(headers, body)
+    }
+
+    fn serves(&self, repo: &str) -> bool {
+        (**self).serves(repo)
+    }
+
+    async fn access_changed(&self, change: &AccessChange) {
+        (**self).access_changed(change).await;
+    }
+}
+
 /// The headers of a delivery. Of several with one name the first counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeliveryHeaders(BTreeMap<String, String>);
