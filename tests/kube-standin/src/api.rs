@@ -6,7 +6,7 @@ use axum::{
     Router,
     body::Body,
     extract::{Query, Request, State as Extract},
-    http::{HeaderMap, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use data_encoding::BASE64URL_NOPAD;
@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 
 use crate::{
     Admission, Fault, Refusal, Resource, Shared, State,
+    access::Asked,
+    definition::{UnknownFields, definitions},
     selector::Selector,
     store::{Continue, Name},
     watch::{self, Watch},
@@ -107,8 +109,10 @@ impl Call {
             ["apis", group, version, rest @ ..] => (*group, *version, rest),
             _ => return Err(Refusal::no_such_kind()),
         };
-        if (group, rest) == ("authorization.k8s.io", &["subjectaccessreviews"]) {
-            return self.review();
+        match (group, rest) {
+            ("authorization.k8s.io", ["subjectaccessreviews"]) => return self.review(),
+            ("authentication.k8s.io", ["tokenreviews"]) => return self.review_token(),
+            _ => {}
         }
         let (namespace, rest) = match rest {
             ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (*namespace, rest),
@@ -126,6 +130,7 @@ impl Call {
             return Err(Refusal::no_such_kind());
         }
         let target = Target { resource, namespace: namespace.to_owned(), name, sub };
+        self.check_access(&target)?;
         match (target.name.is_some(), target.sub.as_deref()) {
             (true, Some("log")) if target.resource.plural == "pods" => self.log(&target),
             (true, Some("status")) if target.resource.has_status => self.change(&target),
@@ -152,6 +157,10 @@ impl Call {
         self.parameters.get(name).map_or("", String::as_str)
     }
 
+    fn unknown_fields(&self) -> UnknownFields {
+        UnknownFields::parse(self.parameter("fieldValidation"))
+    }
+
     fn selector(&self) -> Result<Selector, Refusal> {
         Selector::parse(self.parameter("labelSelector"), self.parameter("fieldSelector"))
             .map_err(Refusal::bad_request)
@@ -161,6 +170,40 @@ impl Call {
         serde_json::from_slice(&self.body).map_err(|error| {
             Refusal::bad_request(format!("the object provided is unrecognized: {error}"))
         })
+    }
+
+    fn check_access(&self, target: &Target) -> Result<(), Refusal> {
+        let verb = match (&self.method, target.name.is_some()) {
+            (&Method::GET, true) => "get",
+            (&Method::GET, false) if self.flag("watch") => "watch",
+            (&Method::GET, false) => "list",
+            (&Method::POST, _) => "create",
+            (&Method::PUT, _) => "update",
+            (&Method::PATCH, _) => "patch",
+            (&Method::DELETE, true) => "delete",
+            (&Method::DELETE, false) => "deletecollection",
+            _ => return Err(not_allowed()),
+        };
+        let asked = Asked {
+            verb,
+            resource: &target.resource,
+            sub: target.sub.as_deref(),
+            namespace: &target.namespace,
+            name: target.name.as_deref(),
+        };
+        self.shared.lock().owners.check(self.token(), &asked)
+    }
+
+    fn token(&self) -> Option<&str> {
+        self.headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+    }
+
+    /// A review of `kind`, which must be allowed like any other create.
+    fn check_review(&self, group: &str, kind: &str, plural: &str) -> Result<(), Refusal> {
+        let resource = Resource::of_cluster(group, "v1", kind, plural);
+        let asked =
+            Asked { verb: "create", resource: &resource, sub: None, namespace: "", name: None };
+        self.shared.lock().owners.check(self.token(), &asked)
     }
 
     fn get(&self, target: &Target) -> Answer {
@@ -255,7 +298,7 @@ impl Call {
                 "the namespace of the provided object does not match the namespace sent on the request",
             ));
         }
-        let created = self.shared.write(|state| {
+        let (created, warnings) = self.shared.write(|state| {
             state.check_namespace(target)?;
             let name = match object["metadata"]["name"].as_str() {
                 Some(name) => name.to_owned(),
@@ -269,14 +312,25 @@ impl Call {
             };
             check_metadata(resource, &name, &object)?;
             object["metadata"]["name"] = name.clone().into();
-            if state.store.get(resource, &(target.namespace.clone(), name.clone())).is_some() {
-                return Err(Refusal::already_exists(resource, &name));
+            if let Some(fields) = object.as_object_mut()
+                && resource.has_status
+            {
+                fields.remove("status");
             }
+            let warnings = state.hold(resource, &name, &mut object, self.unknown_fields())?;
             state.admit("CREATE", resource, None, &object)?;
             let now = (state.clock)();
-            state.store.create(resource, &(target.namespace.clone(), name), object, now)
+            let name = (target.namespace.clone(), name);
+            if *resource == definitions() {
+                state.define(&mut object)?;
+                let status = object["status"].take();
+                let mut created = state.store.create(resource, &name, object, now)?;
+                created["status"] = status;
+                return Ok((state.store.replace(resource, &name, created, now)?, warnings));
+            }
+            Ok((state.store.create(resource, &name, object, now)?, warnings))
         })?;
-        Ok(json_response(StatusCode::CREATED, &created))
+        Ok(warned(json_response(StatusCode::CREATED, &created), &warnings))
     }
 
     /// PUT and PATCH, of the object or of its status.
@@ -284,7 +338,7 @@ impl Call {
         let sent = self.json()?;
         let resource = &target.resource;
         let name = target.full_name();
-        let changed = self.shared.write(|state| {
+        let (changed, warnings) = self.shared.write(|state| {
             let Some(before) = state.store.get(resource, &name).cloned() else {
                 return Err(Refusal::not_found(resource, &name.1));
             };
@@ -312,13 +366,17 @@ impl Call {
                 }
             }
             check_metadata(resource, &name.1, &after)?;
+            let warnings = state.hold(resource, &name.1, &mut after, self.unknown_fields())?;
             if target.sub.is_none() {
                 state.admit("UPDATE", resource, Some(&before), &after)?;
             }
+            if *resource == definitions() {
+                state.define(&mut after)?;
+            }
             let now = (state.clock)();
-            state.store.replace(resource, &name, after, now)
+            Ok((state.store.replace(resource, &name, after, now)?, warnings))
         })?;
-        Ok(json_response(StatusCode::OK, &changed))
+        Ok(warned(json_response(StatusCode::OK, &changed), &warnings))
     }
 
     fn patched(&self, before: &Value, patch: &Value) -> Result<Value, Refusal> {
@@ -388,7 +446,16 @@ impl Call {
         Ok(([(header::CONTENT_TYPE, "text/plain")], shown).into_response())
     }
 
+    fn review_token(&self) -> Answer {
+        self.check_review("authentication.k8s.io", "TokenReview", "tokenreviews")?;
+        let mut review = self.json()?;
+        let token = review["spec"]["token"].as_str().unwrap_or_default().to_owned();
+        review["status"] = self.shared.lock().owners.review(&token);
+        Ok(json_response(StatusCode::CREATED, &review))
+    }
+
     fn review(&self) -> Answer {
+        self.check_review("authorization.k8s.io", "SubjectAccessReview", "subjectaccessreviews")?;
         let mut review = self.json()?;
         let allowed = (self.shared.lock().reviewer)(&review["spec"]);
         review["status"] = json!({"allowed": allowed});
@@ -478,6 +545,16 @@ fn check_metadata(resource: &Resource, name: &str, object: &Value) -> Result<(),
         None => Ok(()),
         Some(found) => Err(Refusal::invalid(resource, name, &found.field, &found.message)),
     }
+}
+
+fn warned(mut response: Response, warnings: &[String]) -> Response {
+    for warning in warnings {
+        let text = format!("299 - {warning:?}");
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+    response
 }
 
 fn not_allowed() -> Refusal {

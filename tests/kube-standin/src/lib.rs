@@ -6,17 +6,22 @@
 //!   patch, delete with preconditions and finalizers, the status on a path of its own;
 //! - resource versions, and conflicts over them and over uids;
 //! - watches with bookmarks and time limits, and 410 for one that begins too early;
+//! - CustomResourceDefinitions: pruning, defaults, structural schemas and their CEL rules;
 //! - namespaces that have to be there, names, labels and annotations within their limits, admission
-//!   (see [`Cluster::admit`]), garbage collection by owner, SubjectAccessReview, logs of pods;
+//!   (see [`Cluster::admit`]), garbage collection by owner, logs of pods;
+//! - TokenReview, SubjectAccessReview, and the rules of roles (see [`Cluster::bind`]);
 //! - Tekton's admission of PipelineRuns, and a controller that is played: [`Tekton`].
 //!
 //! What it does not know it refuses, with the status code of the original. [`Cluster::fail`] makes it
 //! fail in the ways in which servers do.
 
+mod access;
 mod api;
+mod definition;
 mod fault;
 mod refusal;
 mod resource;
+mod schema;
 mod selector;
 mod store;
 mod tekton;
@@ -27,6 +32,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -34,11 +40,12 @@ use kube::{Client, Config};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch as signal, task::JoinHandle};
 
-pub use self::{fault::Fault, refusal::Refusal, resource::Resource, tekton::Tekton};
 use self::{
+    access::Owners,
     fault::Faults,
     store::{Name, Store},
 };
+pub use self::{fault::Fault, refusal::Refusal, resource::Resource, tekton::Tekton};
 
 /// What an admission webhook sees.
 #[derive(Debug)]
@@ -78,6 +85,8 @@ pub(crate) struct Shared {
 
 pub(crate) struct State {
     pub(crate) store: Store,
+    pub(crate) schemas: BTreeMap<Resource, Value>,
+    pub(crate) owners: Owners,
     pub(crate) hooks: Vec<Hook>,
     pub(crate) faults: Faults,
     pub(crate) logs: BTreeMap<(String, String, String), String>,
@@ -122,6 +131,8 @@ impl Cluster {
         let store = Store::with(resource::built_in());
         let state = State {
             store,
+            schemas: BTreeMap::new(),
+            owners: Owners::default(),
             hooks: Vec::new(),
             faults: Faults::default(),
             logs: BTreeMap::new(),
@@ -159,6 +170,29 @@ impl Cluster {
         let mut config = Config::new(url);
         config.default_retry = false;
         Client::try_from(config).expect("a client without TLS")
+    }
+
+    /// A client that shows a bearer token.
+    ///
+    /// # Panics
+    ///
+    /// Never: the address is one.
+    pub fn client_with(&self, token: &str) -> Client {
+        let url = self.url().parse().expect("an address of loopback");
+        let mut config = Config::new(url);
+        config.default_retry = false;
+        config.auth_info.token = Some(token.to_owned().into());
+        Client::try_from(config).expect("a client without TLS")
+    }
+
+    /// Makes a bearer token one of a user's. Without rules of a role its owner may do anything.
+    pub fn token(&self, token: &str, user: &str, groups: &[&str]) {
+        self.shared.lock().owners.add(token, user, groups);
+    }
+
+    /// Lets the owner of a token do what the `rules` of a Role or ClusterRole say, and nothing else.
+    pub fn bind(&self, token: &str, user: &str, rules: &[Value]) {
+        self.shared.lock().owners.bind(token, user, rules.to_vec());
     }
 
     /// Sets where it gets the time from.
@@ -219,6 +253,25 @@ impl Cluster {
     /// All objects of a kind, in the order of their names.
     pub fn objects(&self, resource: &Resource) -> Vec<Value> {
         self.shared.lock().store.all(resource).map(|(_, object)| object.clone()).collect()
+    }
+
+    /// Waits until something is so, looking again whenever an object changed.
+    ///
+    /// # Panics
+    ///
+    /// When it does not become so within twenty seconds.
+    pub async fn until<T>(&self, what: &str, mut find: impl FnMut(&Self) -> Option<T>) -> T {
+        const PATIENCE: Duration = Duration::from_secs(20);
+        let mut version = self.shared.version.subscribe();
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            version.mark_unchanged();
+            if let Some(found) = find(self) {
+                return found;
+            }
+            let changed = tokio::time::timeout_at(deadline, version.changed()).await;
+            assert!(changed.is_ok(), "it did not become so in time: {what}");
+        }
     }
 
     /// Every request so far, as method and path with query.

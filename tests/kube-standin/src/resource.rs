@@ -73,6 +73,7 @@ impl Resource {
 /// What every cluster has, as far as it is played here.
 pub(crate) fn built_in() -> Vec<Resource> {
     vec![
+        crate::definition::definitions(),
         Resource::of_cluster("", "v1", "Namespace", "namespaces"),
         Resource::namespaced("", "v1", "Secret", "secrets").without_status(),
         Resource::namespaced("", "v1", "ConfigMap", "configmaps").without_status(),
