@@ -2,15 +2,18 @@
 //!
 //! [`TektonSink`] executes runs as Tekton PipelineRuns, [`KubernetesSecrets`] reads secrets, and
 //! [`violations`] checks a PipelineRun against the rules for names, labels, annotations and owners
-//! before it is sent anywhere. The custom resources and the controller build on them.
+//! before it is sent anywhere. [`resources`] are the custom resources.
 
 mod error;
+mod lease;
 mod limits;
 mod namespaces;
+pub mod resources;
 mod secrets;
 mod tekton;
 
 pub use self::{
+    lease::LeaseHolder,
     limits::{Violation, violations},
     namespaces::Namespaces,
     secrets::KubernetesSecrets,

@@ -2,6 +2,8 @@
 
 mod conformance;
 mod credentials;
+mod definitions;
+mod lease;
 mod refusals;
 mod secrets;
 mod sink;
