@@ -2,8 +2,11 @@
 //!
 //! [`TektonSink`] executes runs as Tekton PipelineRuns, [`KubernetesSecrets`] reads secrets, and
 //! [`violations`] checks a PipelineRun against the rules for names, labels, annotations and owners
-//! before it is sent anywhere. [`resources`] are the custom resources.
+//! before it is sent anywhere. [`resources`] are the custom resources; with the feature `controller` an
+//! engine is kept in step with them.
 
+#[cfg(feature = "controller")]
+pub mod controller;
 mod error;
 mod lease;
 mod limits;

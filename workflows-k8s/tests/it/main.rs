@@ -1,9 +1,15 @@
 //! Workflows on Kubernetes, over HTTP with a stand-in for the API server and for Tekton.
 
 mod conformance;
+#[cfg(feature = "controller")]
+mod controller;
 mod credentials;
 mod definitions;
+#[cfg(feature = "github")]
+mod github;
 mod lease;
+#[cfg(feature = "controller")]
+mod platform;
 mod refusals;
 mod secrets;
 mod sink;

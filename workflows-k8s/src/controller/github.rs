@@ -1,0 +1,82 @@
+//! `driver: github`.
+
+use std::sync::Arc;
+
+use workflows_core::{Error, Result};
+use workflows_scm::github::{GitHubCredentials, GitHubDriver};
+
+use super::kinds::{BuiltConnection, DescribedConnection, DriverKind};
+use crate::resources::Credentials;
+
+/// The kind `github`: GitHub.com and GitHub Enterprise Server, with an App, a token, or nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct GitHubKind;
+
+/// What a hook of a repository is registered for: all events of which something can come.
+const HOOK_EVENTS: [&str; 10] = [
+    "check_run",
+    "check_suite",
+    "commit_comment",
+    "issue_comment",
+    "merge_group",
+    "pull_request",
+    "pull_request_review",
+    "pull_request_review_comment",
+    "push",
+    "release",
+];
+
+impl DriverKind for GitHubKind {
+    fn name(&self) -> &str {
+        "github"
+    }
+
+    fn build(&self, connection: &DescribedConnection<'_>) -> Result<BuiltConnection> {
+        const OPERATION: &str = "read a connection";
+        let spec = connection.spec;
+        if spec.settings.is_some() {
+            return Err(Error::invalid(OPERATION, "spec.settings: driver github has none"));
+        }
+        let none = Credentials::default();
+        let credentials = match spec.credentials.as_ref().unwrap_or(&none) {
+            Credentials { basic: Some(_), .. } | Credentials { ssh_key: Some(_), .. } => {
+                return Err(Error::invalid(
+                    OPERATION,
+                    "spec.credentials: driver github takes app or token",
+                ));
+            }
+            Credentials { app: Some(app), .. } => {
+                let id = u64::try_from(app.id).map_err(|_| {
+                    Error::invalid(OPERATION, "spec.credentials.app.id: an App's id is positive")
+                })?;
+                GitHubCredentials::app(id, app.private_key.clone())
+            }
+            Credentials { token: Some(token), .. } => GitHubCredentials::token(token.clone()),
+            _ => GitHubCredentials::anonymous(),
+        };
+        let has_app = spec.credentials.as_ref().is_some_and(|one| one.app.is_some());
+        let mut builder = GitHubDriver::builder()
+            .credentials(credentials)
+            .secrets(connection.tenant.clone(), Arc::clone(&connection.secrets))
+            .clock(Arc::clone(&connection.clock));
+        if let Some(url) = &spec.url {
+            builder = builder.base(url);
+        }
+        if let Some(token) = &spec.clone_token {
+            builder = builder.clone_token(token.clone());
+        }
+        if let Some(pem) = &spec.certificate_authority {
+            builder = builder.root_certificate(pem.as_bytes());
+        }
+        for pattern in &spec.repositories {
+            builder = builder.allow(pattern);
+        }
+        let driver = builder.build()?;
+        let built = BuiltConnection::new(Arc::new(driver.clone()))
+            .with_deliveries(Arc::new(driver.deliveries()), HOOK_EVENTS);
+        Ok(match has_app {
+            true => built.with_delivery_log(Arc::new(driver.app_deliveries()?)),
+            false => built,
+        })
+    }
+}

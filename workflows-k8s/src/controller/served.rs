@@ -1,0 +1,79 @@
+//! Which connections there are for which tenant, out of ScmConnections and their grants.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use workflows_core::{ConnectionName, Tenant};
+
+use super::{kinds::BuiltConnection, objects::Key};
+use crate::resources::ScmConnectionSpec;
+
+/// An ScmConnection that can be used.
+#[derive(Debug)]
+pub(super) struct Usable {
+    /// Its namespace and name.
+    pub(super) key: Key,
+    pub(super) uid: String,
+    pub(super) generation: i64,
+    /// The tenant whose secrets it uses.
+    pub(super) owner: Tenant,
+    pub(super) spec: ScmConnectionSpec,
+    pub(super) built: BuiltConnection,
+    /// The repositories at which hooks were registered before.
+    pub(super) hooks: BTreeSet<String>,
+}
+
+impl Usable {
+    /// The repositories that it names without a pattern.
+    pub(super) fn literal_repositories(&self) -> impl Iterator<Item = &str> {
+        self.spec.repositories.iter().map(String::as_str).filter(|name| {
+            workflows_core::matching::Pattern::of_repository(name)
+                .is_ok_and(|pattern| pattern.as_literal().is_some())
+        })
+    }
+}
+
+/// A connection of a tenant.
+#[derive(Debug, Clone)]
+pub(super) struct Served {
+    pub(super) connection: Arc<Usable>,
+    /// Of its repositories, those that the tenant may use; all when empty.
+    pub(super) limited_to: Vec<String>,
+}
+
+impl PartialEq for Served {
+    fn eq(&self, other: &Self) -> bool {
+        let (one, two) = (&self.connection, &other.connection);
+        (&one.uid, one.generation, &self.limited_to)
+            == (&two.uid, two.generation, &other.limited_to)
+    }
+}
+
+/// The connections of all tenants.
+pub(super) type ServedMap = BTreeMap<(Tenant, ConnectionName), Served>;
+
+/// The connections of all tenants, out of what can be used; and which grants a connection of the
+/// tenant's own, or another grant, stands before.
+pub(super) fn serve(usable: &BTreeMap<Key, Arc<Usable>>) -> (ServedMap, Vec<(Key, String)>) {
+    let mut served = ServedMap::new();
+    for ((_, name), connection) in usable {
+        let key = (connection.owner.clone(), ConnectionName::new(name.as_str()));
+        served.insert(key, Served { connection: Arc::clone(connection), limited_to: Vec::new() });
+    }
+    let mut hidden = Vec::new();
+    for ((namespace, name), connection) in usable {
+        for grant in &connection.spec.grants {
+            let Ok(tenant) = Tenant::new(grant.namespace.as_str()) else { continue };
+            let key = (tenant, ConnectionName::new(name.as_str()));
+            if served.contains_key(&key) {
+                hidden.push(((namespace.clone(), name.clone()), grant.namespace.clone()));
+                continue;
+            }
+            let limited_to = grant.repositories.clone();
+            served.insert(key, Served { connection: Arc::clone(connection), limited_to });
+        }
+    }
+    (served, hidden)
+}

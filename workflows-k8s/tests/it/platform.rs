@@ -1,0 +1,280 @@
+//! A cluster with the custom resources, Tekton, and a program that follows them: an engine and a
+//! controller, with a scripted host.
+
+use std::sync::Arc;
+
+use http::{Method, Request};
+use kube::Client;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use workflows_core::{
+    Engine, EngineHandle, Notifier, Observation, Result, SystemClock, Tenant,
+    conformance::ScriptedScm, store::MemoryStore,
+};
+use workflows_k8s::{
+    KubernetesSecrets, Namespaces, TektonSink,
+    controller::{
+        BuiltConnection, Controller, DescribedConnection, DescribedNotifier, DriverKind,
+        NotifierKind,
+    },
+    resources,
+};
+use workflows_kube_standin::{Cluster, Resource, Tekton};
+
+use crate::world::TEAM;
+
+/// The name of the connection that tests use.
+pub(crate) const ACME: &str = "acme";
+
+/// The bearer token of the controller.
+pub(crate) const CONTROLLER: &str = "token-of-the-controller";
+
+/// A scripted host as a kind of host: a private one, as far as the controller knows.
+#[derive(Debug)]
+struct ScriptedKind(ScriptedScm);
+
+impl DriverKind for ScriptedKind {
+    fn name(&self) -> &str {
+        "scripted"
+    }
+
+    fn build(&self, _: &DescribedConnection<'_>) -> Result<BuiltConnection> {
+        Ok(BuiltConnection::new(Arc::new(self.0.clone())))
+    }
+}
+
+/// Notifiers that write to the log.
+#[derive(Debug)]
+struct LogKind;
+
+impl NotifierKind for LogKind {
+    fn name(&self) -> &str {
+        "log"
+    }
+
+    fn build(&self, _: &DescribedNotifier<'_>) -> Result<Arc<dyn Notifier>> {
+        Ok(Arc::new(workflows_notify::LogNotifier))
+    }
+}
+
+pub(crate) struct Platform {
+    pub(crate) cluster: Cluster,
+    pub(crate) tekton: Tekton,
+    pub(crate) admin: Client,
+    pub(crate) handle: EngineHandle,
+    pub(crate) scm: ScriptedScm,
+    /// Where hosts deliver to.
+    pub(crate) hooks: String,
+    shutdown: CancellationToken,
+    running: Vec<JoinHandle<()>>,
+}
+
+impl Platform {
+    /// All of it at work, with the repository `acme/api`.
+    pub(crate) async fn start() -> Self {
+        let cluster = Cluster::start().await;
+        let tekton = cluster.tekton();
+        cluster.namespace(TEAM);
+        let admin = cluster.client();
+        for definition in resources::definitions() {
+            let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+            send(&admin, Method::POST, path, &serde_json::to_value(definition).unwrap())
+                .await
+                .unwrap();
+        }
+        Self::join(cluster, tekton).await
+    }
+
+    /// A program that follows a cluster, which may have another one.
+    pub(crate) async fn join(cluster: Cluster, tekton: Tekton) -> Self {
+        let tenant = Tenant::new(TEAM).unwrap();
+        let scm = ScriptedScm::new().under(tenant, ACME);
+        let admin = cluster.client();
+        // It may do what the deployment's roles say, and nothing else.
+        let user = "system:serviceaccount:workflows:workflows-controller";
+        cluster.bind(CONTROLLER, user, &rules_of_the_controller());
+        let client = cluster.client_with(CONTROLLER);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let hooks = format!("http://{}", listener.local_addr().unwrap());
+        let secrets = Arc::new(KubernetesSecrets::new(client.clone(), Namespaces::same_name()));
+        let controller = Controller::builder(client.clone(), secrets.clone())
+            .driver(ScriptedKind(scm.clone()))
+            .notifier(LogKind)
+            .public_url(&hooks)
+            .platform(Tenant::new("platform").unwrap())
+            .build()
+            .unwrap();
+        let engine = Engine::builder()
+            .store(Arc::new(MemoryStore::new(Arc::new(SystemClock))))
+            .secrets(secrets)
+            .policy(controller.policy())
+            .source(controller.source())
+            .sink("tekton", Arc::new(TektonSink::new(client, Namespaces::same_name())))
+            .build()
+            .unwrap();
+        let handle = engine.handle();
+        let shutdown = CancellationToken::new();
+        let mut synced = controller.synced();
+        let routes = controller.webhooks();
+        let running = vec![
+            tokio::spawn({
+                let shutdown = shutdown.clone();
+                async move {
+                    let served = axum::serve(listener, routes);
+                    let served = served.with_graceful_shutdown(shutdown.cancelled_owned());
+                    served.await.unwrap();
+                }
+            }),
+            tokio::spawn({
+                let shutdown = shutdown.clone();
+                async move { controller.run(&engine, shutdown).await }
+            }),
+        ];
+        synced.wait_for(|synced| *synced).await.unwrap();
+        Self { cluster, tekton, admin, handle, scm, hooks, shutdown, running }
+    }
+
+    /// Ends the program.
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        for running in self.running {
+            running.await.unwrap();
+        }
+    }
+
+    /// As `kubectl apply`, of an object of the team's namespace.
+    pub(crate) async fn apply(&self, plural: &str, object: &Value) {
+        self.apply_in(TEAM, plural, object).await;
+    }
+
+    pub(crate) async fn apply_in(&self, namespace: &str, plural: &str, object: &Value) {
+        let api_version = object["apiVersion"].as_str().unwrap();
+        let root = if api_version.contains('/') { "apis" } else { "api" };
+        let all = format!("/{root}/{api_version}/namespaces/{namespace}/{plural}");
+        let one = format!("{all}/{}", object["metadata"]["name"].as_str().unwrap());
+        let created = send(&self.admin, Method::POST, &all, object).await;
+        match created {
+            Ok(_) => {}
+            Err(error) if error.contains("already exists") => {
+                let mut object = object.clone();
+                let now = send(&self.admin, Method::GET, &one, &json!({})).await.unwrap();
+                object["metadata"]["resourceVersion"] = now["metadata"]["resourceVersion"].clone();
+                send(&self.admin, Method::PUT, &one, &object).await.unwrap();
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    pub(crate) async fn delete(&self, plural: &str, name: &str) {
+        let path = format!("/apis/workflows.tekton.dev/v1alpha1/namespaces/{TEAM}/{plural}/{name}");
+        send(&self.admin, Method::DELETE, &path, &json!({})).await.unwrap();
+    }
+
+    pub(crate) async fn secret(&self, name: &str, key: &str, value: &str) {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
+            "data": {key: data_encoding::BASE64.encode(value.as_bytes())},
+        });
+        self.apply("secrets", &secret).await;
+    }
+
+    /// Waits until an object's condition `Ready` has this reason for its present generation, and
+    /// returns whether it holds, with its message.
+    pub(crate) async fn ready(&self, kind: &str, name: &str, reason: &str) -> (bool, String) {
+        let resource = resource(kind);
+        let what = format!("{kind} {name} to be {reason}");
+        self.cluster
+            .until(&what, |cluster| {
+                let object = cluster.object(&resource, TEAM, name)?;
+                let ready = condition(&object, "Ready")?;
+                let current = ready["observedGeneration"] == object["metadata"]["generation"];
+                (current && ready["reason"] == reason).then(|| {
+                    (ready["status"] == "True", ready["message"].as_str().unwrap().to_owned())
+                })
+            })
+            .await
+    }
+
+    /// The usual connection, and whatever else this changes in it.
+    pub(crate) async fn connect(&self, change: impl FnOnce(&mut Value)) {
+        let mut connection = json!({
+            "apiVersion": "workflows.tekton.dev/v1alpha1", "kind": "ScmConnection",
+            "metadata": {"name": ACME},
+            "spec": {"driver": "scripted", "repositories": ["acme/*"], "poll": {"interval": "1h"}},
+        });
+        change(&mut connection["spec"]);
+        self.apply("scmconnections", &connection).await;
+    }
+
+    /// The engine hears of something.
+    pub(crate) async fn hears(&self, observation: Observation) {
+        self.handle.publish(vec![observation]).await.unwrap();
+    }
+
+    /// Waits for a PipelineRun of a workflow.
+    pub(crate) async fn run_of(&self, workflow: &str) -> Value {
+        let what = format!("a run of {workflow}");
+        self.cluster.until(&what, |_| self.runs_of(workflow).into_iter().next()).await
+    }
+
+    pub(crate) fn runs_of(&self, workflow: &str) -> Vec<Value> {
+        let is_of = |run: &Value| {
+            run["metadata"]["annotations"]["workflows.tekton.dev/workflow"] == workflow
+                || run["metadata"]["labels"]["workflows.tekton.dev/workflow"] == workflow
+        };
+        self.tekton.runs().into_iter().filter(is_of).collect()
+    }
+}
+
+/// The rules of the ClusterRoles that the deployment binds.
+fn rules_of_the_controller() -> Vec<Value> {
+    let text = include_str!("../../../examples/controller/deploy/rbac.yaml");
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
+    let roles = documents.iter().filter(|one| one["kind"] == "ClusterRole");
+    let rules: Vec<Value> =
+        roles.flat_map(|role| role["rules"].as_array().unwrap().clone()).collect();
+    assert!(rules.len() > 5, "the roles were not read");
+    rules
+}
+
+/// A Workflow that runs on pushes, with this besides in its spec.
+pub(crate) fn workflow(name: &str, change: impl FnOnce(&mut Value)) -> Value {
+    let mut workflow = json!({
+        "apiVersion": "workflows.tekton.dev/v1alpha1", "kind": "Workflow",
+        "metadata": {"name": name},
+        "spec": {
+            "repos": [{"name": "code", "connection": ACME, "repo": "acme/*"}],
+            "triggers": [{"name": "push", "on": "push"}],
+            "pipelineSpec": {"tasks": [
+                {"name": "build", "taskSpec": {"steps": [{"name": "run", "image": "alpine", "script": "true"}]}},
+            ]},
+        },
+    });
+    change(&mut workflow["spec"]);
+    workflow
+}
+
+pub(crate) fn resource(kind: &str) -> Resource {
+    let plural = match kind {
+        "Policy" => "policies".to_owned(),
+        kind => format!("{}s", kind.to_lowercase()),
+    };
+    Resource::namespaced("workflows.tekton.dev", "v1alpha1", kind, &plural)
+}
+
+pub(crate) fn condition(object: &Value, name: &str) -> Option<Value> {
+    let all = object["status"]["conditions"].as_array()?;
+    all.iter().find(|one| one["type"] == name).cloned()
+}
+
+async fn send(client: &Client, method: Method, path: &str, body: &Value) -> Result<Value, String> {
+    let body = if method == Method::GET { Vec::new() } else { body.to_string().into_bytes() };
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", "application/json")
+        .body(body)
+        .unwrap();
+    client.request::<Value>(request).await.map_err(|error| error.to_string())
+}
