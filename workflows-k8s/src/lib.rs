@@ -3,8 +3,10 @@
 //! [`TektonSink`] executes runs as Tekton PipelineRuns, [`KubernetesSecrets`] reads secrets, and
 //! [`violations`] checks a PipelineRun against the rules for names, labels, annotations and owners
 //! before it is sent anywhere. [`resources`] are the custom resources; with the feature `controller` an
-//! engine is kept in step with them.
+//! engine is kept in step with them, and with `api` it is served over HTTP.
 
+#[cfg(feature = "api")]
+pub mod api;
 #[cfg(feature = "controller")]
 pub mod controller;
 mod error;

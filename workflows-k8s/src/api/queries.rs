@@ -1,0 +1,266 @@
+//! What is only read.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::Value;
+use workflows_core::{
+    LogRef, RepoId, RunKey, RunState,
+    store::{DeliveryQuery, EventQuery, NotificationState, PageRequest, RunQuery},
+    workflow::{LoadContext, load_object},
+};
+
+use super::{
+    Api,
+    access::Asked,
+    failure::{Failure, Narrowed, Sent, tenant},
+    views::{
+        EventView, ExplanationView, HealthView, NotificationView, Page, ReplayRequest, ReplayView,
+        RunView, ScheduleView, WholeRun,
+    },
+};
+
+type Answer<T> = Result<Json<T>, Failure>;
+
+fn asked<'a>(namespace: &'a str, verb: &'a str, resource: &'a str) -> Asked<'a> {
+    Asked { namespace, verb, resource, part: "", name: "" }
+}
+
+/// How `runs` are narrowed.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RunsQuery {
+    repository: Option<String>,
+    workflow: Option<String>,
+    trigger: Option<String>,
+    pull_request: Option<u64>,
+    commit: Option<String>,
+    event: Option<String>,
+    state: Option<String>,
+    limit: Option<u32>,
+    after: Option<i64>,
+}
+
+fn page(limit: Option<u32>, after: Option<i64>) -> PageRequest {
+    PageRequest { limit: limit.unwrap_or(50), after }
+}
+
+/// A word of an enumeration.
+fn word<T: serde::de::DeserializeOwned>(field: &str, text: &str) -> Result<T, Failure> {
+    serde_json::from_value(Value::from(text))
+        .map_err(|_| Failure::invalid(format!("{field}: {text:?} is not one of the known words")))
+}
+
+pub(super) async fn runs(
+    State(api): State<Arc<Api>>,
+    Path(namespace): Path<String>,
+    Narrowed(query): Narrowed<RunsQuery>,
+    headers: HeaderMap,
+) -> Answer<Page<RunView>> {
+    api.admit(&headers, asked(&namespace, "list", "runs")).await?;
+    let commit = query.commit.map(|text| text.parse()).transpose()?;
+    let states: Vec<RunState> = match &query.state {
+        Some(text) => text.split(',').map(|one| word("state", one)).collect::<Result<_, _>>()?,
+        None => Vec::new(),
+    };
+    let runs = RunQuery::of(tenant(&namespace)?)
+        .repo_name(query.repository)
+        .workflow_name(query.workflow)
+        .trigger(query.trigger)
+        .pull_request(query.pull_request)
+        .commit(commit)
+        .event(query.event.map(Into::into))
+        .states(states)
+        .page(page(query.limit, query.after));
+    let found = api.engine.runs(runs).await?;
+    let items = found.items.into_iter().map(RunView::from).collect();
+    Ok(Json(Page { items, next: found.next }))
+}
+
+pub(super) async fn run(
+    State(api): State<Arc<Api>>,
+    Path((namespace, run)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Answer<WholeRun> {
+    api.admit(&headers, asked(&namespace, "get", "runs")).await?;
+    let key = RunKey::from(run);
+    let Some(run) = api.engine.run(&tenant(&namespace)?, &key).await? else {
+        return Err(Failure::not_found("there is no such run in the namespace (any more)"));
+    };
+    let pipeline_run = (*run.pipeline_run).clone();
+    Ok(Json(WholeRun { run: run.into(), pipeline_run }))
+}
+
+/// Which step's log is read.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct LogQuery {
+    task: String,
+    step: String,
+    #[serde(default)]
+    follow: bool,
+}
+
+pub(super) async fn log(
+    State(api): State<Arc<Api>>,
+    Path((namespace, run)): Path<(String, String)>,
+    Narrowed(query): Narrowed<LogQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let part = Asked { part: "log", ..asked(&namespace, "get", "runs") };
+    api.admit(&headers, part).await?;
+    let step = LogRef { task: query.task.into(), step: query.step.into() };
+    let key = RunKey::from(run);
+    let log = api.engine.logs(&tenant(&namespace)?, &key, step, query.follow).await?;
+    let text = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
+    Ok((text, Body::from_stream(log)).into_response())
+}
+
+/// How `events` are narrowed.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct EventsQuery {
+    repository_id: Option<String>,
+    kind: Option<String>,
+    commit: Option<String>,
+    pull_request: Option<u64>,
+    limit: Option<u32>,
+    after: Option<i64>,
+}
+
+pub(super) async fn events(
+    State(api): State<Arc<Api>>,
+    Path(namespace): Path<String>,
+    Narrowed(query): Narrowed<EventsQuery>,
+    headers: HeaderMap,
+) -> Answer<Page<EventView>> {
+    api.admit(&headers, asked(&namespace, "list", "events")).await?;
+    let kind = query.kind.as_deref().map(|text| word("kind", text)).transpose()?;
+    let commit = query.commit.map(|text| text.parse()).transpose()?;
+    let events = EventQuery::of(tenant(&namespace)?)
+        .repo(query.repository_id.map(RepoId::from))
+        .kind(kind)
+        .commit(commit)
+        .pull_request(query.pull_request)
+        .page(page(query.limit, query.after));
+    let found = api.engine.events(events).await?;
+    let items = found.items.into_iter().map(EventView::from).collect();
+    Ok(Json(Page { items, next: found.next }))
+}
+
+/// What is explained.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ExplainQuery {
+    event: Option<String>,
+    run: Option<String>,
+    repository_id: Option<String>,
+    commit: Option<String>,
+}
+
+pub(super) async fn explain(
+    State(api): State<Arc<Api>>,
+    Path(namespace): Path<String>,
+    Narrowed(query): Narrowed<ExplainQuery>,
+    headers: HeaderMap,
+) -> Answer<ExplanationView> {
+    api.admit(&headers, asked(&namespace, "get", "events")).await?;
+    let tenant = tenant(&namespace)?;
+    let explanation = match query {
+        ExplainQuery { event: Some(event), run: None, repository_id: None, commit: None } => {
+            api.engine.explain_event(&tenant, &event.into()).await?
+        }
+        ExplainQuery { event: None, run: Some(run), repository_id: None, commit: None } => {
+            let Some(run) = api.engine.run(&tenant, &run.into()).await? else {
+                return Err(Failure::not_found("there is no such run in the namespace (any more)"));
+            };
+            api.engine.explain_event(&tenant, &run.event).await?
+        }
+        ExplainQuery { event: None, run: None, repository_id: Some(id), commit: Some(commit) } => {
+            api.engine.explain_commit(&tenant, &id.into(), &commit.parse()?).await?
+        }
+        _ => {
+            return Err(Failure::invalid(
+                "say what to explain: event, or run, or repositoryId with commit",
+            ));
+        }
+    };
+    Ok(Json(explanation.into()))
+}
+
+pub(super) async fn replay(
+    State(api): State<Arc<Api>>,
+    Path(namespace): Path<String>,
+    headers: HeaderMap,
+    Sent(request): Sent<ReplayRequest>,
+) -> Answer<Vec<ReplayView>> {
+    const MOST: u32 = 100;
+    api.admit(&headers, asked(&namespace, "get", "events")).await?;
+    let mut candidates = Vec::new();
+    for (number, document) in request.workflows.iter().enumerate() {
+        let source = format!("workflows[{number}]");
+        let loaded = load_object(&source, document, &LoadContext::registered());
+        candidates.push(loaded.map_err(|problems| {
+            let told: Vec<String> = problems.iter().map(|one| one.one_line()).collect();
+            Failure::invalid(told.join("; "))
+        })?);
+    }
+    let limit = request.limit.unwrap_or(20).min(MOST);
+    let events = EventQuery::of(tenant(&namespace)?)
+        .repo(request.repository_id.map(RepoId::from))
+        .page(page(Some(limit), None));
+    let replayed = api.engine.replay(events, &candidates).await?;
+    Ok(Json(replayed.into_iter().map(ReplayView::from).collect()))
+}
+
+/// How `notifications` are narrowed.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct NotificationsQuery {
+    run: Option<String>,
+    state: Option<String>,
+    limit: Option<u32>,
+    after: Option<i64>,
+}
+
+pub(super) async fn notifications(
+    State(api): State<Arc<Api>>,
+    Path(namespace): Path<String>,
+    Narrowed(query): Narrowed<NotificationsQuery>,
+    headers: HeaderMap,
+) -> Answer<Page<NotificationView>> {
+    api.admit(&headers, asked(&namespace, "list", "notifications")).await?;
+    let state: Option<NotificationState> =
+        query.state.as_deref().map(|text| word("state", text)).transpose()?;
+    let wanted = DeliveryQuery::of(tenant(&namespace)?)
+        .run(query.run.map(RunKey::from))
+        .state(state)
+        .page(page(query.limit, query.after));
+    let found = api.engine.notifications(wanted).await?;
+    let items = found.items.into_iter().map(NotificationView::from).collect();
+    Ok(Json(Page { items, next: found.next }))
+}
+
+pub(super) async fn schedules(
+    State(api): State<Arc<Api>>,
+    Path(namespace): Path<String>,
+    headers: HeaderMap,
+) -> Answer<Page<ScheduleView>> {
+    api.admit(&headers, asked(&namespace, "list", "schedules")).await?;
+    let tenant = tenant(&namespace)?;
+    let all = api.engine.schedules().await?;
+    let of_tenant = all.into_iter().filter(|one| one.tenant == tenant);
+    Ok(Json(Page { items: of_tenant.map(ScheduleView::from).collect(), next: None }))
+}
+
+pub(super) async fn health(State(api): State<Arc<Api>>, headers: HeaderMap) -> Answer<HealthView> {
+    api.admit(&headers, asked("", "get", "")).await?;
+    Ok(Json(api.engine.health().await?.into()))
+}
