@@ -6,6 +6,8 @@ mod ending;
 
 use std::sync::Arc;
 
+use jiff::SignedDuration;
+
 use self::again::Latest;
 use super::{
     answers,
@@ -17,7 +19,7 @@ use super::{
 };
 use crate::{
     Approval, AttemptId, CommitId, DeliveryKey, Event, EventKey, EventKind, Result, Run, RunKey,
-    event::{PullRequest, SubjectKey},
+    event::{PullRequest, SubjectKey, recorded_head},
     matching::{PlatformCommand, commands},
     policy::{FactsOrigin, Request, Verdict},
     store::{
@@ -135,7 +137,18 @@ impl Given<'_> {
                     ),
                 })
             }
-            PlatformCommand::OkToTest { .. } => {
+            PlatformCommand::OkToTest { head: seen } => {
+                let names_it = seen.as_deref() == Some(head.as_str());
+                if !names_it && !self.knew_head(pull_request.number, head).await? {
+                    return Ok(CommandOutcome::Failed {
+                        error: format!(
+                            "the head of pull request {} is {head}, which was not known here when \
+                             the comment was written; look at that commit and approve it by its \
+                             whole id: /ok-to-test {head}",
+                            pull_request.number
+                        ),
+                    });
+                }
                 self.approve(pull_request.number, head, effects).await
             }
             PlatformCommand::Test { workflow } => {
@@ -264,6 +277,18 @@ impl Given<'_> {
     }
 
     // --- approval ------------------------------------------------------------------------------
+
+    /// Whether the ledger had this head of a pull request before the comment was written. What was
+    /// pushed since was not looked at by who wrote it.
+    async fn knew_head(&self, number: u64, head: &CommitId) -> Result<bool> {
+        let Event { tenant, repo, occurred_at, received_at, .. } = self.event;
+        // Of what was taken in together it is not known which came first.
+        let before = received_at.checked_sub(SignedDuration::from_nanos(1)).unwrap_or(*received_at);
+        let until = before.min(*occurred_at);
+        let subject = SubjectKey::pull_request(number);
+        let arrivals = self.core.store.arrivals(tenant, &repo.id, &subject, until, 1).await?;
+        Ok(arrivals.first().and_then(|last| recorded_head(&last.state)) == Some(head.as_str()))
+    }
 
     /// Stores the approval of a head, and has what waited for it decided again.
     async fn approve(

@@ -302,6 +302,11 @@ fn pull_request_state(pull_request: &PullRequest) -> String {
     format!("{},{},{draft},{state}", pull_request.head.sha, pull_request.base.reference)
 }
 
+/// The head in the recorded state of a pull request.
+pub(crate) fn recorded_head(state: &str) -> Option<&str> {
+    state.split_once(',').map(|(head, _)| head)
+}
+
 /// What was done to a pull request, from its recorded state and the claimed one.
 fn pull_request_actions(recorded: Option<&SubjectState>, now: &PullRequest) -> Vec<Arc<str>> {
     let terminal = match now.state {

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use self::fold::recorded_head;
 pub use self::{
     fold::{Fold, Folded, News, SubjectState, claimed_state, fold},
     observation::{Observation, Payload, Seen, Verified},

@@ -233,8 +233,8 @@ pub enum PlatformCommand {
     },
     /// `/ok-to-test [head]`: approve the head.
     OkToTest {
-        /// The first 7 or more digits of the commit that was looked at, in lower case; the present
-        /// head when left out.
+        /// The first 7 or more digits of the commit that was looked at, in lower case. Left out, or
+        /// short of the whole id, it stands for the head that was known when the comment was written.
         head: Option<String>,
     },
     /// `/cancel [workflow]`: cancel what is under way.

@@ -115,6 +115,7 @@ async fn a_command_of_a_workflow_on_a_strangers_pull_request_waits_for_the_head(
     world.hears(opened).await;
     let asked = world.hears(world.repo.comment("alice", number, "/bench")).await.unwrap();
     assert!(matches!(world.outcome(&asked, "b").await, Outcome::Waiting { .. }));
+    world.passes(jiff::SignedDuration::from_secs(1));
     world.hears(world.repo.comment("alice", number, "/ok-to-test")).await;
     let runs = world.runs().await;
     assert_eq!(runs.len(), 1, "the comment that waited is decided again");
@@ -127,6 +128,7 @@ async fn commands_in_a_comment_that_waited_are_carried_out_once() {
     let world = World::with(&format!("{CI}\n---\n{bench}"));
     let (number, opened) = world.repo.open_fork_pull_request("mallory", "main", &[("a", "1")]);
     world.hears(opened).await;
+    world.passes(jiff::SignedDuration::from_secs(1));
     let asked = world.hears(world.repo.comment("alice", number, "/bench\n/ok-to-test")).await;
     let asked = asked.unwrap();
     let mut names = world.run_names().await;

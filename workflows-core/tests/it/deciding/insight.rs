@@ -181,6 +181,7 @@ async fn a_replay_counts_the_approval_of_a_strangers_head() {
     });
     let (number, opened) = world.repo.open_fork_pull_request("mallory", "main", &[("a", "1")]);
     let event = world.hears(opened).await.unwrap();
+    world.passes(jiff::SignedDuration::from_secs(1));
     world.hears(world.repo.comment("alice", number, "/ok-to-test")).await;
     assert_eq!(world.runs().await.len(), 1);
     let candidate = registered(&workflow("ci", pr));

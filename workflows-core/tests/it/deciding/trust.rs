@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::SignedDuration;
 use workflows_core::{
-    CommitId, DefaultPolicy, ErrorKind, Event, Permission, Policy, RepoRef, Result, RunPhase,
-    Store, Tenant,
+    Clock, CommitId, DefaultPolicy, ErrorKind, Event, Permission, Policy, RepoRef, Result,
+    RunPhase, Store, Tenant,
     conformance::ScmCall,
     policy::{Facts, FactsOrigin, PlannedRun, Verdict},
     repo::StatusState,
@@ -103,6 +103,64 @@ async fn an_approval_that_names_another_head_approves_nothing() {
         "{commands:?}"
     );
     assert!(world.runs().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_approval_without_a_commit_is_of_the_head_that_was_known_when_it_was_written() {
+    for text in ["/ok-to-test", "/ok-to-test {short}"] {
+        let world = World::with(CI);
+        let (number, opened) = world.repo.open_fork_pull_request("mallory", "main", &[("a", "1")]);
+        world.hears(opened).await;
+        let head = world.repo.pull_request(number).head.sha;
+        world.passes(SignedDuration::from_secs(1));
+        let text = text.replace("{short}", head.short());
+        world.hears(world.repo.comment("alice", number, &text)).await;
+        assert_eq!(world.run_names().await, [format!("ci/pull-request@{}", head.short())]);
+    }
+}
+
+#[tokio::test]
+async fn what_was_pushed_while_an_approval_was_written_is_not_approved_by_it() {
+    // Whether the ledger hears of the push before it hears of the comment, together, or not at all.
+    for heard in ["before", "together", "never"] {
+        let world = World::with(CI);
+        let (number, opened) = world.repo.open_fork_pull_request("mallory", "main", &[("a", "1")]);
+        world.hears(opened).await;
+        world.passes(SignedDuration::from_secs(10));
+        let written_at = world.clock.now();
+        let pushed = world.repo.push_to_pull_request(number, &[("a", "evil")]);
+        let evil = world.repo.pull_request(number).head.sha;
+        let mut comment = world.repo.comment_without_pull_request("alice", number, "/ok-to-test");
+        comment.occurred_at = Some(written_at);
+        world.passes(SignedDuration::from_secs(5));
+        match heard {
+            "before" => {
+                world.hears(pushed).await;
+                world.passes(SignedDuration::from_secs(5));
+            }
+            "together" => {
+                comment.occurred_at = None;
+                world.store.admit(vec![pushed], None).await.unwrap();
+            }
+            _ => {}
+        }
+        let comment = world.hears(comment).await.unwrap();
+        let commands = world.commands(&comment).await;
+        assert!(
+            matches!(&commands[0].outcome, CommandOutcome::Failed { error }
+            if error.contains(&format!("/ok-to-test {evil}"))),
+            "{heard}: {commands:?}"
+        );
+        assert!(world.runs().await.is_empty(), "{heard}");
+        assert_eq!(world.repo.acknowledged(&comment.comment.unwrap().id), Some(false));
+        let answer = world.repo.sticky_comments(number).into_values().next().unwrap();
+        assert!(answer.contains("**failed**") && answer.contains(evil.as_str()), "{answer}");
+
+        let whole = format!("/ok-to-test {evil}");
+        world.hears(world.repo.comment("alice", number, &whole)).await;
+        let runs = world.run_names().await;
+        assert_eq!(runs.len(), usize::from(heard != "never"), "{heard}: the event is there");
+    }
 }
 
 #[tokio::test]
