@@ -5,6 +5,7 @@
 
 mod agenda;
 mod interval;
+mod poller;
 mod pull_request_reading;
 mod pull_requests;
 mod ref_reading;
@@ -15,7 +16,11 @@ use jiff::{SignedDuration, Timestamp};
 
 #[cfg(feature = "webhook")]
 pub(crate) use self::interval::Pace;
-pub use self::{pull_requests::PullRequestPoller, refs::RefPoller};
+pub use self::{
+    poller::Poller,
+    pull_requests::{PullRequestPoller, PullRequests},
+    refs::{RefPoller, Refs},
+};
 
 /// What the first look at a repository makes of the refs that it finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

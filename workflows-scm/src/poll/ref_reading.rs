@@ -69,7 +69,7 @@ async fn read_once(
     context: &SourceContext,
     interest: &RepoInterest,
 ) -> Result<Reading> {
-    let (source, branches) = (&poller.name, poller.branches.as_ref());
+    let (source, branches) = (&poller.name, poller.looks.branches.as_ref());
     let tenant = &interest.tenant;
     let publisher = &context.publisher;
     let connection =

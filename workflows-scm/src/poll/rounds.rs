@@ -1,6 +1,6 @@
 //! Looking at repositories again and again, each in its own time.
 
-use std::{future::Future, sync::Arc};
+use std::{fmt::Debug, future::Future, sync::Arc};
 
 use async_trait::async_trait;
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -12,6 +12,7 @@ use workflows_core::{
 };
 
 use super::{
+    Poller,
     agenda::{Agenda, Key},
     interval::Pace,
     later,
@@ -22,7 +23,7 @@ pub(super) const TOGETHER: usize = 1_000;
 
 /// What a look found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reading {
+pub enum Reading {
     /// Something that was news.
     Changed,
     /// Nothing new.
@@ -31,22 +32,17 @@ pub(super) enum Reading {
     UnchangedSince(Timestamp),
 }
 
-/// Who looks at repositories.
+/// What is looked at.
 #[async_trait]
-pub(super) trait Looks: Send + Sync {
+pub trait Looks: Debug + Clone + Default + Send + Sync + 'static {
+    /// What a poller of it is called when it is given no name.
+    const NAME: &'static str;
+
     /// Whether there is something to look at.
     fn wants(&self, interest: &RepoInterest) -> bool;
 
     /// Whether two interests in a repository want the same.
     fn wants_the_same(&self, one: &RepoInterest, other: &RepoInterest) -> bool;
-
-    fn pace(&self) -> Pace;
-
-    /// How long one look may take.
-    fn timeout(&self) -> SignedDuration;
-
-    /// How many repositories are looked at together.
-    fn concurrency(&self) -> usize;
 
     /// How long it is from one look through a connection to the next at least.
     fn spacing(&self) -> Option<SignedDuration> {
@@ -54,12 +50,16 @@ pub(super) trait Looks: Send + Sync {
     }
 
     /// Looks once, and hands in what is new.
-    async fn look(&self, context: &SourceContext, interest: &RepoInterest) -> Result<Reading>;
+    async fn look(
+        poller: &Poller<Self>,
+        context: &SourceContext,
+        interest: &RepoInterest,
+    ) -> Result<Reading>;
 }
 
 /// Looks until it is told to stop.
-pub(super) async fn go_round(
-    looks: &impl Looks,
+pub(super) async fn go_round<L: Looks>(
+    poller: &Poller<L>,
     context: &SourceContext,
     shutdown: &CancellationToken,
 ) -> Result<()> {
@@ -70,16 +70,16 @@ pub(super) async fn go_round(
     let mut interests_may_change = true;
     loop {
         let wanted = Arc::clone(&interests.borrow_and_update());
-        agenda.follow(looks, &wanted, context.clock.now());
-        while under_way.len() < looks.concurrency()
-            && let Some((key, interest)) = agenda.begin(looks.spacing(), context.clock.now())
+        agenda.follow(&poller.looks, &wanted, context.clock.now());
+        while under_way.len() < poller.concurrency
+            && let Some((key, interest)) = agenda.begin(poller.looks.spacing(), context.clock.now())
         {
             under_way.push(Box::pin(async move {
-                let reading = in_time(looks, context, &interest).await;
+                let reading = in_time(poller, context, &interest).await;
                 (key, reading)
             }));
         }
-        let next = if under_way.len() < looks.concurrency() { agenda.next() } else { None };
+        let next = if under_way.len() < poller.concurrency { agenda.next() } else { None };
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return Ok(()),
@@ -87,7 +87,7 @@ pub(super) async fn go_round(
                 interests_may_change = changed.is_ok();
             }
             Some((key, reading)) = under_way.next(), if !under_way.is_empty() => {
-                conclude(looks, context, &mut agenda, key, reading);
+                conclude(poller.pace, context, &mut agenda, key, reading);
             }
             () = context.clock.sleep_until(next.unwrap_or(Timestamp::MAX)), if next.is_some() => {}
         }
@@ -95,24 +95,24 @@ pub(super) async fn go_round(
 }
 
 /// One look, within the time that it may take.
-async fn in_time(
-    looks: &impl Looks,
+async fn in_time<L: Looks>(
+    poller: &Poller<L>,
     context: &SourceContext,
     interest: &RepoInterest,
 ) -> Result<Reading> {
-    let deadline = later(context.clock.now(), looks.timeout());
+    let deadline = later(context.clock.now(), poller.timeout);
     tokio::select! {
-        reading = looks.look(context, interest) => reading,
+        reading = L::look(poller, context, interest) => reading,
         () = context.clock.sleep_until(deadline) => Err(Error::transient(
             "poll repository",
-            format!("it took longer than {:#}", looks.timeout()),
+            format!("it took longer than {:#}", poller.timeout),
         )),
     }
 }
 
 /// Tells how a look went, and when the next one is.
 fn conclude(
-    looks: &impl Looks,
+    pace: Pace,
     context: &SourceContext,
     agenda: &mut Agenda,
     key: Key,
@@ -132,15 +132,15 @@ fn conclude(
             }
             let unchanged_for = now.duration_since(entry.changed);
             let interval = if std::mem::replace(&mut entry.looked, true) {
-                looks.pace().next(key.jitter(), unchanged_for)
+                pace.next(key.jitter(), unchanged_for)
             } else {
-                looks.pace().after_first(key.jitter(), unchanged_for)
+                pace.after_first(key.jitter(), unchanged_for)
             };
             later(now, interval)
         }
         Err(error) => {
             entry.failures = entry.failures.saturating_add(1);
-            let next = later(now, looks.pace().after_failures(key.jitter(), entry.failures));
+            let next = later(now, pace.after_failures(key.jitter(), entry.failures));
             match error.kind() {
                 ErrorKind::RateLimited { until: Some(until) } => next.max(until),
                 _ => next,

@@ -88,14 +88,20 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new(name: &str, driver: Arc<dyn ScmDriver>) -> Self {
-        let clock = ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap());
+        let mut bench = Self::over(ManualClock::at("2026-01-01T00:00:00Z".parse().unwrap()));
+        bench.drive(name, driver);
+        bench
+    }
+
+    /// One with a clock that others have, too, and no driver yet.
+    pub(crate) fn over(clock: ManualClock) -> Self {
         Self {
             store: Arc::new(MemoryStore::new(Arc::new(clock.clone()))),
             clock,
             secrets: StaticSecrets::new(),
             kinds: vec![EventKind::PUSH, EventKind::TAG],
             interests: watch::channel(Arc::default()).0,
-            drivers: BTreeMap::from([(name.into(), driver)]),
+            drivers: BTreeMap::new(),
             told: None,
             running: None,
         }
