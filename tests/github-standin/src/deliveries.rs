@@ -136,12 +136,10 @@ impl World {
                 payload["installation"] =
                     json!({ "id": id, "node_id": crate::views::node_id("Installation", id) });
             }
-            crate::openapi::check_event(
-                told.event,
-                told.action.as_deref(),
-                &payload,
-                &mut self.problems,
-            );
+            if let Some(description) = self.description {
+                let action = told.action.as_deref();
+                self.problems.extend(description.check_event(told.event, action, &payload));
+            }
             self.send(
                 owner,
                 &hook,

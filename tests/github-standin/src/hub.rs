@@ -28,6 +28,7 @@ use crate::{
     deliveries::{Hook, Told},
     faults::{Fault, Left, Pattern, Planned},
     limits::Limits,
+    openapi::{self, Description},
     script::{RepoHandle, Role},
     server::{self, Shared},
     world::{AccountKind, App, Holder, Installation, Team, Token, World},
@@ -79,6 +80,20 @@ impl Hub {
     ///
     /// When there is no port or no place for files.
     pub fn start(clock: SharedClock) -> Self {
+        Self::start_checked(clock, openapi::description())
+    }
+
+    /// Starts one that checks nothing against GitHub's description of its API, for a demonstration,
+    /// which needs no such file and tells of none that is not there.
+    ///
+    /// # Panics
+    ///
+    /// When there is no port or no place for files.
+    pub fn start_unchecked(clock: SharedClock) -> Self {
+        Self::start_checked(clock, None)
+    }
+
+    fn start_checked(clock: SharedClock, description: Option<&'static Description>) -> Self {
         let directory = tempfile::tempdir().expect("a directory for the repositories");
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         listener.set_nonblocking(true).expect("a port that does not block");
@@ -101,6 +116,7 @@ impl Hub {
             outbox,
             unsent,
             last_id: 1_000,
+            description,
             problems: Vec::new(),
         };
         world.ensure_account("octocat", AccountKind::User);

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
 
 use crate::answer::Answer;
 
@@ -80,6 +81,16 @@ impl Window {
     }
 }
 
+/// What a call counts as.
+#[derive(Debug)]
+pub(crate) struct Cost {
+    pub(crate) resource: &'static str,
+    /// Whether it needs something left of the hour.
+    pub(crate) is_counted: bool,
+    pub(crate) is_write: bool,
+    pub(crate) is_content: bool,
+}
+
 const MINUTE: SignedDuration = SignedDuration::from_secs(60);
 const HOUR: SignedDuration = SignedDuration::from_secs(3_600);
 
@@ -117,25 +128,31 @@ impl Accounts {
         &mut self,
         limits: &Limits,
         principal: &str,
-        resource: &'static str,
-        is_write: bool,
-        is_content: bool,
+        call: &Cost,
         now: Timestamp,
     ) -> Result<(), Answer> {
-        let window = *self.window(limits, principal, resource, now);
+        let window = *self.window(limits, principal, call.resource, now);
         let Some(account) = self.0.get_mut(principal) else { return Ok(()) };
         account.concurrent += 1;
-        if window.used >= window.limit {
-            return Err(Answer::error(403, &format!("API rate limit exceeded for {principal}.")));
+        if call.is_counted && window.used >= window.limit {
+            let message = format!("API rate limit exceeded for {principal}.");
+            // GraphQL has its errors in answers that are none.
+            return Err(match call.resource {
+                "graphql" => Answer::json(
+                    200,
+                    json!({ "errors": [{ "type": "RATE_LIMITED", "message": message }] }),
+                ),
+                _ => Answer::error(403, &message),
+            });
         }
         let minute_ago = now.saturating_sub(MINUTE).unwrap_or(now);
         let hour_ago = now.saturating_sub(HOUR).unwrap_or(now);
         account.points.retain(|(at, _)| *at > minute_ago);
         account.content.retain(|at| *at > hour_ago);
-        let cost = if is_write { 5 } else { 1 };
+        let cost = if call.is_write { 5 } else { 1 };
         let spent: u32 = account.points.iter().map(|(_, points)| points).sum();
         let of_minute = account.content.iter().filter(|at| **at > minute_ago).count();
-        let too_much_content = is_content
+        let too_much_content = call.is_content
             && (of_minute >= limits.content_a_minute
                 || account.content.len() >= limits.content_an_hour);
         if account.concurrent > limits.concurrent
@@ -145,7 +162,7 @@ impl Accounts {
             return Err(secondary(Some(limits.retry_after)));
         }
         account.points.push_back((now, cost));
-        if is_content {
+        if call.is_content {
             account.content.push_back(now);
         }
         Ok(())

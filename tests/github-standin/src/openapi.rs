@@ -17,12 +17,19 @@ const PLACE: &str = "WORKFLOWS_GITHUB_OPENAPI";
 const INSTALLED: &str =
     "../../target/npm/node_modules/@octokit/openapi/generated/api.github.com.json";
 
-struct Description {
+pub(crate) struct Description {
     document: Value,
     compiled: Mutex<HashMap<String, Option<Arc<Validator>>>>,
 }
 
-fn description() -> Option<&'static Description> {
+impl std::fmt::Debug for Description {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Description").finish_non_exhaustive()
+    }
+}
+
+/// The description, read once; `None` where it is not, which is said aloud.
+pub(crate) fn description() -> Option<&'static Description> {
     static DESCRIPTION: OnceLock<Option<Description>> = OnceLock::new();
     DESCRIPTION.get_or_init(read).as_ref()
 }
@@ -172,68 +179,128 @@ fn described(template: &str) -> String {
     template.replace("{+", "{")
 }
 
-/// What a request does that GitHub's description does not allow.
-pub(crate) fn check_request(
-    method: &str,
-    template: &str,
-    query: &[(String, String)],
-    body: Option<&Value>,
-) -> Vec<String> {
-    let Some(description) = description() else { return Vec::new() };
-    let template = described(template);
-    let Some((path, operation)) = description.operation(&template, method) else {
-        return if template == "/graphql" {
-            Vec::new()
-        } else {
-            vec![format!("{method} {template} is not described")]
+impl Description {
+    /// What a request does that GitHub's description does not allow.
+    pub(crate) fn check_request(
+        &self,
+        method: &str,
+        template: &str,
+        query: &[(String, String)],
+        body: Option<&Value>,
+    ) -> Vec<String> {
+        let template = described(template);
+        let Some((path, operation)) = self.operation(&template, method) else {
+            return if template == "/graphql" {
+                Vec::new()
+            } else {
+                vec![format!("{method} {template} is not described")]
+            };
         };
-    };
-    let mut faults = Vec::new();
-    let mut known = HashSet::new();
-    let parameters = [path, operation]
-        .into_iter()
-        .filter_map(|one| one.get("parameters")?.as_array())
-        .flatten()
-        .map(|one| description.resolved(one));
-    for parameter in parameters.filter(|one| one["in"] == "query") {
-        let name = parameter["name"].as_str().unwrap_or_default();
-        known.insert(name);
-        let given = query.iter().find(|(key, _)| key == name);
-        match given {
-            Some((_, text)) => {
-                let schema = description.resolved(&parameter["schema"]);
-                let value = typed(schema, text);
-                let label = format!("{method} {template} ?{name}");
-                for fault in description.faults(&label, schema, &value) {
-                    faults.push(format!("query parameter `{name}`: {fault}"));
+        let mut faults = Vec::new();
+        let mut known = HashSet::new();
+        let parameters = [path, operation]
+            .into_iter()
+            .filter_map(|one| one.get("parameters")?.as_array())
+            .flatten()
+            .map(|one| self.resolved(one));
+        for parameter in parameters.filter(|one| one["in"] == "query") {
+            let name = parameter["name"].as_str().unwrap_or_default();
+            known.insert(name);
+            let given = query.iter().find(|(key, _)| key == name);
+            match given {
+                Some((_, text)) => {
+                    let schema = self.resolved(&parameter["schema"]);
+                    let value = typed(schema, text);
+                    let label = format!("{method} {template} ?{name}");
+                    for fault in self.faults(&label, schema, &value) {
+                        faults.push(format!("query parameter `{name}`: {fault}"));
+                    }
                 }
+                None if parameter["required"] == true => {
+                    faults.push(format!("query parameter `{name}` is missing"));
+                }
+                None => {}
             }
-            None if parameter["required"] == true => {
-                faults.push(format!("query parameter `{name}` is missing"));
+        }
+        for (name, _) in query {
+            let is_page =
+                UNDESCRIBED_PAGES.contains(&template.as_str()) && PAGING.contains(&name.as_str());
+            if !is_page && !known.contains(name.as_str()) {
+                faults.push(format!("query parameter `{name}` is not described"));
             }
+        }
+        let wanted = self.resolved(&operation["requestBody"]);
+        let schema = &wanted["content"]["application/json"]["schema"];
+        match body {
+            Some(body) if schema.is_null() => {
+                let is_empty = body.as_object().is_some_and(serde_json::Map::is_empty);
+                faults.extend((!is_empty).then(|| "the operation takes no body".to_owned()));
+            }
+            Some(body) => {
+                let label = format!("{method} {template} body");
+                faults.extend(self.faults(&label, schema, body));
+            }
+            None if wanted["required"] == true => faults.push("the body is missing".to_owned()),
             None => {}
         }
+        faults
     }
-    for (name, _) in query {
-        if !known.contains(name.as_str()) {
-            faults.push(format!("query parameter `{name}` is not described"));
+
+    /// What an answer has that GitHub's description does not.
+    pub(crate) fn check_answer(
+        &self,
+        method: &str,
+        template: &str,
+        status: u16,
+        body: &Value,
+    ) -> Vec<String> {
+        let template = described(template);
+        let Some((_, operation)) = self.operation(&template, method) else {
+            return Vec::new();
+        };
+        let response = self.resolved(&operation["responses"][status.to_string()]);
+        if response.is_null() {
+            return match status {
+                200..300 => {
+                    vec![format!("{method} {template} is not described to answer {status}")]
+                }
+                _ => Vec::new(),
+            };
         }
+        let schema = &response["content"]["application/json"]["schema"];
+        if schema.is_null() {
+            return Vec::new();
+        }
+        let route = format!("{method} {template}");
+        let faults = self.faults(&format!("{route} {status}"), schema, body);
+        without_contradictions(&route, faults)
     }
-    let wanted = description.resolved(&operation["requestBody"]);
-    let schema = &wanted["content"]["application/json"]["schema"];
-    match body {
-        Some(body) if schema.is_null() => {
-            let is_empty = body.as_object().is_some_and(serde_json::Map::is_empty);
-            faults.extend((!is_empty).then(|| "the operation takes no body".to_owned()));
+
+    /// Checks an event that is to be sent.
+    pub(crate) fn check_event(
+        &self,
+        event: &str,
+        action: Option<&str>,
+        payload: &Value,
+    ) -> Vec<Problem> {
+        let name = match action {
+            Some(action) => format!("{event}-{action}").replace('_', "-"),
+            None => event.replace('_', "-"),
+        };
+        let schema = &self.document["x-webhooks"][&name]["post"]["requestBody"]["content"]["application/json"]
+            ["schema"];
+        let problem =
+            |text: String| Problem { kind: ProblemKind::Event, place: name.clone(), text };
+        if schema.is_null() {
+            return match event {
+                // What senders may send is theirs, and so is its name.
+                "repository_dispatch" => Vec::new(),
+                _ => vec![problem("there is no such event".to_owned())],
+            };
         }
-        Some(body) => {
-            let label = format!("{method} {template} body");
-            faults.extend(description.faults(&label, schema, body));
-        }
-        None if wanted["required"] == true => faults.push("the body is missing".to_owned()),
-        None => {}
+        let faults = self.faults(&format!("event {name}"), schema, payload);
+        without_contradictions(&name, faults).into_iter().map(problem).collect()
     }
-    faults
 }
 
 fn typed(schema: &Value, text: &str) -> Value {
@@ -244,6 +311,10 @@ fn typed(schema: &Value, text: &str) -> Value {
         _ => text.into(),
     }
 }
+
+/// Lists that GitHub pages, though the description does not say so.
+const UNDESCRIBED_PAGES: &[&str] = &["/repos/{owner}/{repo}/git/matching-refs/{ref}"];
+const PAGING: &[&str] = &["page", "per_page"];
 
 /// Where the description contradicts itself, or what GitHub is seen to do: what the route or the event
 /// ends with, and a part of the fault.
@@ -260,57 +331,4 @@ fn without_contradictions(place: &str, mut faults: Vec<String>) -> Vec<String> {
     let of_place = || CONTRADICTIONS.iter().filter(|(of, _)| place.ends_with(of));
     faults.retain(|fault| !of_place().any(|(_, known)| fault.contains(known)));
     faults
-}
-
-/// What an answer has that GitHub's description does not.
-pub(crate) fn check_answer(method: &str, template: &str, status: u16, body: &Value) -> Vec<String> {
-    let Some(description) = description() else { return Vec::new() };
-    let template = described(template);
-    let Some((_, operation)) = description.operation(&template, method) else {
-        return Vec::new();
-    };
-    let response = description.resolved(&operation["responses"][status.to_string()]);
-    if response.is_null() {
-        return match status {
-            200..300 => vec![format!("{method} {template} is not described to answer {status}")],
-            _ => Vec::new(),
-        };
-    }
-    let schema = &response["content"]["application/json"]["schema"];
-    if schema.is_null() {
-        return Vec::new();
-    }
-    let route = format!("{method} {template}");
-    let faults = description.faults(&format!("{route} {status}"), schema, body);
-    without_contradictions(&route, faults)
-}
-
-/// Checks an event that is to be sent.
-pub(crate) fn check_event(
-    event: &str,
-    action: Option<&str>,
-    payload: &Value,
-    problems: &mut Vec<Problem>,
-) {
-    let Some(description) = description() else { return };
-    let name = match action {
-        Some(action) => format!("{event}-{action}").replace('_', "-"),
-        None => event.replace('_', "-"),
-    };
-    let schema = &description.document["x-webhooks"][&name]["post"]["requestBody"]["content"]["application/json"]
-        ["schema"];
-    if schema.is_null() {
-        if event != "repository_dispatch" {
-            problems.push(Problem {
-                kind: ProblemKind::Event,
-                place: name,
-                text: "there is no such event".to_owned(),
-            });
-        }
-        return;
-    }
-    let faults = description.faults(&format!("event {name}"), schema, payload);
-    for text in without_contradictions(&name, faults) {
-        problems.push(Problem { kind: ProblemKind::Event, place: name.clone(), text });
-    }
 }

@@ -26,7 +26,8 @@ use crate::{
     answer::{Answer, Body, Request},
     api,
     faults::{self, Fault, Planned},
-    limits, openapi,
+    limits::{self, Cost},
+    openapi::Description,
     world::World,
 };
 
@@ -50,6 +51,17 @@ impl Shared {
         faults::next(&mut planned, method, template, path, now)
     }
 
+    fn description(&self) -> Option<&'static Description> {
+        self.world().description
+    }
+
+    async fn take_time(&self) {
+        let latency = *self.latency.lock().unwrap_or_else(PoisonError::into_inner);
+        if latency > Duration::ZERO {
+            tokio::time::sleep(latency).await;
+        }
+    }
+
     fn problem(&self, kind: ProblemKind, place: String, text: String) {
         self.world().problems.push(Problem { kind, place, text });
     }
@@ -68,10 +80,6 @@ pub(crate) async fn handle(
     State(shared): State<Arc<Shared>>,
     request: HttpRequest,
 ) -> Result<Response<HttpBody>, Infallible> {
-    let latency = *shared.latency.lock().unwrap_or_else(PoisonError::into_inner);
-    if latency > Duration::ZERO {
-        tokio::time::sleep(latency).await;
-    }
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
     let Some(below) = below_api(&path) else {
@@ -97,6 +105,7 @@ pub(crate) async fn handle(
     };
     let fault = shared.fault(&method, &seen.template, &seen.path);
     if let Some(answer) = fault.and_then(refusal) {
+        shared.take_time().await;
         return Ok(finish(&shared, seen, None, answer, &parts.headers, fault));
     }
     if fault == Some(Fault::Hang) {
@@ -122,9 +131,13 @@ pub(crate) async fn handle(
         let mut world = shared.world();
         let (limits, now) = (world.limits.clone(), world.clock.now());
         let principal = seen.principal.clone();
-        world.spent.enter(&limits, &principal, resource, is_write, route.is_content, now)
+        // How the limits stand is told to whom they refuse, too.
+        let is_counted = route.template != "/rate_limit";
+        let cost = Cost { resource, is_counted, is_write, is_content: route.is_content };
+        world.spent.enter(&limits, &principal, &cost, now)
     };
     let _leave = Leave { shared: Arc::clone(&shared), principal: seen.principal.clone() };
+    shared.take_time().await;
     if let Err(answer) = entered {
         return Ok(finish(&shared, seen, Some(resource), answer, &parts.headers, fault));
     }
@@ -207,7 +220,9 @@ fn understood(
                 .map_err(|_| Answer::error(400, "Problems parsing JSON"))?,
         ),
     };
-    let faults = openapi::check_request(&seen.method, route.template, query, json.as_ref());
+    let faults = shared.description().map_or_else(Vec::new, |description| {
+        description.check_request(&seen.method, route.template, query, json.as_ref())
+    });
     if faults.is_empty() {
         return Ok(json);
     }
@@ -221,8 +236,8 @@ fn understood(
 }
 
 fn check_answer(shared: &Shared, route: &api::Route, answer: &Answer) {
-    if let Body::Json(body) = &answer.body {
-        for text in openapi::check_answer(route.method, route.template, answer.status, body) {
+    if let (Body::Json(body), Some(description)) = (&answer.body, shared.description()) {
+        for text in description.check_answer(route.method, route.template, answer.status, body) {
             let place = format!("{} {} {}", route.method, route.template, answer.status);
             shared.problem(ProblemKind::Answer, place, text);
         }

@@ -136,7 +136,7 @@ impl World {
         });
         json!({
             "id": id, "node_id": node_id("Label", id), "name": name, "color": "ededed",
-            "default": false, "description": null,
+            "default": false, "description": "",
             "url": self.repo_api(repo, &format!("/labels/{name}")),
         })
     }

@@ -15,6 +15,7 @@ use crate::{
     deliveries::{Delivery, Hook},
     git::{Objects, Person},
     limits::{Accounts, Limits},
+    openapi::Description,
     script::Role,
 };
 
@@ -39,7 +40,9 @@ pub(crate) struct World {
     pub(crate) outbox: tokio::sync::mpsc::UnboundedSender<u64>,
     pub(crate) unsent: tokio::sync::watch::Sender<usize>,
     pub(crate) last_id: u64,
-    /// What the events of this moment are validated against, and what was found.
+    /// What requests, answers and events are checked against.
+    pub(crate) description: Option<&'static Description>,
+    /// What was found.
     pub(crate) problems: Vec<crate::Problem>,
 }
 

@@ -92,6 +92,22 @@ async fn pages_lead_to_each_other() {
 }
 
 #[tokio::test]
+async fn refs_have_pages_too() {
+    let (hub, _) = hub();
+    let repo = hub.create_repo("acme/api");
+    let commit = repo.push("main", &[("a", "1")]);
+    for number in 1..=31 {
+        repo.force_push(&format!("topic/{number}"), &commit);
+    }
+    let client = Client::new(&hub, None);
+    let first = client.get("/repos/acme/api/git/matching-refs/heads/topic").await;
+    assert_eq!(first.body.as_array().unwrap().len(), 30);
+    let second = client.get(&first.link("next").unwrap()).await;
+    assert_eq!(second.body.as_array().unwrap().len(), 1);
+    assert_eq!(second.link("next"), None);
+}
+
+#[tokio::test]
 async fn people_may_what_they_may() {
     let (hub, _) = hub();
     let repo = hub.create_repo("acme/api");
