@@ -100,8 +100,7 @@ pub trait RepoConnection: Debug + Send + Sync + 'static {
     ///
     /// For a pull request the engine asks from the commit at which head and base parted
     /// ([`History::merge_base`]), so that what was committed to the base since does not count. Where
-    /// that is not known it asks from the base itself: a host that compares from the merge base
-    /// (GitHub does) says the same then, and of another one more counts as changed.
+    /// that is not known it asks from the base itself, so that more counts as changed.
     fn changed_files(
         &self,
         from: Option<&CommitId>,

@@ -13,7 +13,7 @@ use workflows_core::{Error, ErrorKind, Result, SharedClock};
 use super::{
     authorization::Authorizer,
     budget::{Cost, Governor},
-    conditional::ConditionalCache,
+    conditional::{ConditionalCache, Shape},
     transport::{Answer, Call, GRAPHQL, JSON, Transport, check},
 };
 pub(crate) use super::{
@@ -109,10 +109,6 @@ struct Page<T> {
 }
 
 impl Client {
-    pub(crate) fn api(&self) -> &Api {
-        &self.api
-    }
-
     /// Gets a thing.
     pub(crate) async fn get<T: DeserializeOwned>(
         &self,
@@ -120,7 +116,18 @@ impl Client {
         route: &Route,
     ) -> Result<T> {
         let call = self.call(operation, Method::GET, route);
-        let answer = self.read(&call).await?;
+        let answer = self.read(&call, None).await?;
+        parse(&call, &answer.body)
+    }
+
+    /// Gets a thing that is looked at again and again: GitHub is asked whether it changed.
+    pub(crate) async fn look<T: Serialize + DeserializeOwned + 'static>(
+        &self,
+        operation: &'static str,
+        route: &Route,
+    ) -> Result<T> {
+        let call = self.call(operation, Method::GET, route);
+        let answer = self.read(&call, Some(Shape::of::<T>())).await?;
         parse(&call, &answer.body)
     }
 
@@ -217,14 +224,26 @@ impl Client {
         })
     }
 
+    /// One page of a list that is looked at again and again, and whether there are more.
+    pub(crate) async fn look_at_page<T: Serialize + DeserializeOwned + 'static>(
+        &self,
+        operation: &'static str,
+        route: &Route,
+    ) -> Result<(Vec<T>, bool)> {
+        let shape = Some(Shape::of::<Vec<T>>());
+        let page = self.page(operation, route, None, shape).await?;
+        Ok((page.items, page.next.is_some()))
+    }
+
     async fn page<T: DeserializeOwned>(
         &self,
         operation: &'static str,
         route: &Route,
         field: Option<&'static str>,
+        shape: Option<Shape>,
     ) -> Result<Page<T>> {
         let call = self.call(operation, Method::GET, route);
-        let answer = self.read(&call).await?;
+        let answer = self.read(&call, shape).await?;
         let items = match field {
             None => parse(&call, &answer.body)?,
             Some(field) => {
@@ -254,7 +273,16 @@ impl Client {
         operation: &'static str,
         route: Route,
     ) -> BoxStream<'static, Result<T>> {
-        self.all_pages(operation, route, None)
+        self.all_pages(operation, route, None, None)
+    }
+
+    /// The same of a list that is looked at again and again.
+    pub(crate) fn look_at_pages<T: Serialize + DeserializeOwned + Send + 'static>(
+        &self,
+        operation: &'static str,
+        route: Route,
+    ) -> BoxStream<'static, Result<T>> {
+        self.all_pages(operation, route, None, Some(Shape::of::<Vec<T>>()))
     }
 
     /// The same for a list that is a field of an object, such as `check_runs`.
@@ -264,7 +292,7 @@ impl Client {
         route: Route,
         field: &'static str,
     ) -> BoxStream<'static, Result<T>> {
-        self.all_pages(operation, route, Some(field))
+        self.all_pages(operation, route, Some(field), None)
     }
 
     fn all_pages<T: DeserializeOwned + Send + 'static>(
@@ -272,6 +300,7 @@ impl Client {
         operation: &'static str,
         route: Route,
         field: Option<&'static str>,
+        shape: Option<Shape>,
     ) -> BoxStream<'static, Result<T>> {
         struct Position {
             client: Client,
@@ -286,7 +315,7 @@ impl Client {
                     .with("route", &route)
                     .with("pages", at.seen.len()));
             }
-            let page = at.client.page::<T>(operation, &route, field).await?;
+            let page = at.client.page::<T>(operation, &route, field, shape).await?;
             at.next = page.next;
             Ok(Some((stream::iter(page.items.into_iter().map(Ok)), at)))
         })
@@ -321,17 +350,17 @@ impl Client {
         Ok(Call { body: Some(body.into()), cost: Cost::Write, ..call })
     }
 
-    /// Reads, from the cache when GitHub says that nothing changed.
-    async fn read(&self, call: &Call) -> Result<Arc<Answer>> {
+    /// Reads; with a shape, from the cache when GitHub says that nothing changed.
+    async fn read(&self, call: &Call, shape: Option<Shape>) -> Result<Arc<Answer>> {
         let inner = &*self.api.0;
         let grant = inner.authorizer.grant(&self.scope).await?;
-        let made = inner.conditional.read(&inner.transport, call, &grant).await?;
+        let made = inner.conditional.read(&inner.transport, call, &grant, shape).await?;
         if made.status != StatusCode::UNAUTHORIZED || !inner.authorizer.refused(&grant, &made).await
         {
             return check(call, &grant, made);
         }
         let grant = inner.authorizer.grant(&self.scope).await?;
-        let made = inner.conditional.read(&inner.transport, call, &grant).await?;
+        let made = inner.conditional.read(&inner.transport, call, &grant, shape).await?;
         check(call, &grant, made)
     }
 

@@ -59,6 +59,8 @@ pub(super) struct Authorizer {
     transport: Arc<Transport>,
     /// The installation of each owner, lower-case.
     installations: moka::future::Cache<String, u64>,
+    /// What webhooks told of installations that were not asked for yet.
+    told: Mutex<HashMap<String, u64>>,
     tokens: Mutex<HashMap<u64, Arc<Slot>>>,
     assertion: Slot,
     plain: Mutex<Held>,
@@ -129,6 +131,8 @@ const SURE: SignedDuration = SignedDuration::from_secs(60);
 /// A clock that differs by more is not taken for a clock.
 const MOST_SKEW: SignedDuration = SignedDuration::from_hours(24);
 const MOST_OWNERS: u64 = 10_000;
+/// Each is taken out when it is needed for the first time.
+const MOST_TOLD: usize = 10_000;
 
 impl Authorizer {
     pub(super) fn new(
@@ -145,6 +149,7 @@ impl Authorizer {
             clock,
             transport,
             installations: moka::future::Cache::new(MOST_OWNERS),
+            told: Default::default(),
             tokens: Default::default(),
             assertion: Default::default(),
             plain: Default::default(),
@@ -279,9 +284,24 @@ impl Authorizer {
         }
     }
 
+    /// Takes in which installation answers for an owner, as a webhook of the App tells, so that it need
+    /// not be asked for. One that is gone by then is asked for again.
+    pub(super) fn note_installation(&self, owner: &str, installation: u64) {
+        let owner = owner.to_ascii_lowercase();
+        if !matches!(self.kind, Kind::App { .. }) || self.installations.contains_key(&owner) {
+            return;
+        }
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() < MOST_TOLD {
+            told.insert(owner, installation);
+        }
+    }
+
     /// Forgets which installation answers for an owner, because GitHub said that it changed.
     pub(super) async fn forget_owner(&self, owner: &str) {
-        self.installations.invalidate(&owner.to_ascii_lowercase()).await;
+        let owner = owner.to_ascii_lowercase();
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(&owner);
+        self.installations.invalidate(&owner).await;
     }
 
     fn slot(&self, installation: u64) -> Arc<Slot> {
@@ -375,6 +395,14 @@ impl Authorizer {
             id: u64,
             #[serde(default)]
             suspended_at: Option<Timestamp>,
+        }
+        let told = self
+            .told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&owner.to_ascii_lowercase());
+        if let Some(told) = told {
+            return Ok(told);
         }
         let mut routes = vec![
             Route::new(["orgs", owner, "installation"]),

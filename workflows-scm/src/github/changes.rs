@@ -30,10 +30,10 @@ const MOST_CHANGED: usize = 200_000;
 
 /// <https://docs.github.com/en/rest/commits/commits#compare-two-commits>
 #[derive(Debug, Deserialize)]
-struct Compared {
-    status: Relation,
+pub(super) struct Compared {
+    pub(super) status: Relation,
     #[serde(default)]
-    files: Vec<ComparedFile>,
+    files: Option<Vec<ComparedFile>>,
     merge_base_commit: MergeBase,
 }
 
@@ -51,9 +51,9 @@ struct ComparedFile {
 }
 
 impl GitHubRepository {
-    /// What GitHub compares, which is from the merge base: all of what a push or a pull request adds
-    /// is in it, however many commits it has. When it lists as many files as it ever does, or does
-    /// not compare, the trees of both commits are.
+    /// GitHub compares from the commit at which both parted, so that its list is the difference of the
+    /// two only when one descends from the other; else, and when it lists as many files as it ever
+    /// does or does not compare, the trees of both are compared here.
     pub(super) fn changes(
         &self,
         from: Option<&CommitId>,
@@ -85,9 +85,13 @@ impl GitHubRepository {
     async fn differing(&self, from: &CommitId, to: &CommitId) -> Result<Arc<[ChangedFile]>> {
         let key = (self.number, from.clone(), to.clone());
         let find = async {
-            match self.compared(from, to).await {
-                Ok(Some(files)) => Ok(files),
-                Ok(None) => self.tree_difference(from, to).await,
+            match self.compare(from, to).await {
+                Ok(Compared {
+                    status: Relation::Ahead | Relation::Identical,
+                    files: Some(files),
+                    ..
+                }) if files.len() < MOST_COMPARED => Ok(named(files)),
+                Ok(_) => self.tree_difference(from, to).await,
                 // They share no history, or the comparison is too much for GitHub. Whether there
                 // are such commits at all is told by their trees.
                 Err(error)
@@ -105,37 +109,49 @@ impl GitHubRepository {
         self.objects.changes.try_get_with(key, find).await.map_err(crate::repeated::repeated)
     }
 
-    /// What GitHub lists; `None` when that may not be all, and the trees of these two tell all.
-    async fn compared(&self, from: &CommitId, to: &CommitId) -> Result<Option<Arc<[ChangedFile]>>> {
-        let route = self.route(["compare", &format!("{from}...{to}")]).query("per_page", 1);
+    /// Where a head parted from its base; `None` when they share no history. What GitHub tells with it,
+    /// the files that differ since, is kept, for it is asked for next.
+    pub(super) async fn parted(
+        &self,
+        base: &CommitId,
+        head: &CommitId,
+    ) -> Result<Option<CommitId>> {
+        let compared = match self.compare(base, head).await {
+            // The files are too many for GitHub.
+            Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Transient) => {
+                self.relate(base, head).await
+            }
+            compared => compared,
+        };
+        let compared = match compared {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                futures::try_join!(self.commit_object(base), self.commit_object(head))?;
+                return Ok(None);
+            }
+            compared => compared?,
+        };
+        let parted = compared.merge_base_commit.sha;
+        if let Some(files) = compared.files.filter(|files| files.len() < MOST_COMPARED) {
+            let key = (self.number, parted.clone(), head.clone());
+            self.objects.changes.insert(key, named(files)).await;
+        }
+        Ok(Some(parted))
+    }
+
+    async fn compare(&self, base: &CommitId, head: &CommitId) -> Result<Compared> {
+        let route = self.route(["compare", &format!("{base}...{head}")]).query("per_page", 1);
+        self.client(Priority::Fetch).get("compare commits", &route).await
+    }
+
+    /// How two commits lie to each other, without the files, which stand on the first page alone.
+    pub(super) async fn relate(&self, base: &CommitId, head: &CommitId) -> Result<Compared> {
+        let route = self
+            .route(["compare", &format!("{base}...{head}")])
+            .query("per_page", 1)
+            .query("page", 2);
         let compared: Compared =
             self.client(Priority::Fetch).get("compare commits", &route).await?;
-        match compared.status {
-            // What was there before and is not any more is in no comparison from the merge base.
-            Relation::Behind => return Ok(None),
-            _ if compared.files.len() < MOST_COMPARED => {}
-            Relation::Diverged => {
-                return self.tree_difference(&compared.merge_base_commit.sha, to).await.map(Some);
-            }
-            _ => return Ok(None),
-        }
-        let mut files = BTreeMap::new();
-        for file in compared.files {
-            let change = match file.status.as_str() {
-                "added" | "copied" => FileChange::Added,
-                "removed" => FileChange::Deleted,
-                "unchanged" => continue,
-                "renamed" => {
-                    if let Some(previous) = file.previous_filename {
-                        files.entry(previous).or_insert(FileChange::Deleted);
-                    }
-                    FileChange::Added
-                }
-                _ => FileChange::Modified,
-            };
-            files.insert(file.filename, change);
-        }
-        Ok(Some(listed(files)))
+        Ok(Compared { files: None, ..compared })
     }
 
     /// The tree of a commit, by its id and whole.
@@ -185,6 +201,27 @@ impl GitHubRepository {
         }
         Ok(listed(files))
     }
+}
+
+/// The files that GitHub names, a renamed one by both its names.
+fn named(found: Vec<ComparedFile>) -> Arc<[ChangedFile]> {
+    let mut files = BTreeMap::new();
+    for file in found {
+        let change = match file.status.as_str() {
+            "added" | "copied" => FileChange::Added,
+            "removed" => FileChange::Deleted,
+            "unchanged" => continue,
+            "renamed" => {
+                if let Some(previous) = file.previous_filename {
+                    files.entry(previous).or_insert(FileChange::Deleted);
+                }
+                FileChange::Added
+            }
+            _ => FileChange::Modified,
+        };
+        files.insert(file.filename, change);
+    }
+    listed(files)
 }
 
 fn listed(files: BTreeMap<Arc<str>, FileChange>) -> Arc<[ChangedFile]> {

@@ -227,18 +227,20 @@ pub(super) async fn report(
 ) -> Result<ReportedStatus> {
     let reporting = Reporting { repository, status, body: Body::of(status) };
     let known: Option<Known> = earlier.id.and_then(|id| serde_json::from_str(id).ok());
+    let mut may_be_another = earlier.may_have_reached;
     if let Some(known) = &known {
         if reporting.is_shown_by(known) {
             match reporting.go_on(known.clone(), earlier.may_have_reached).await {
-                // It was removed: GitHub does so with the oldest of a thousand of one name.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                // It was removed, as GitHub does with the oldest of a thousand of one name; or not all
+                // of GitHub knows it yet.
+                Err(error) if error.kind() == ErrorKind::NotFound => may_be_another = true,
                 reported => return reported,
             }
         } else if !known.completed {
-            reporting.leave_to_another(known.check).await?;
+            may_be_another |= !reporting.leave_to_another(known.check).await?;
         }
     }
-    match earlier.may_have_reached {
+    match may_be_another {
         false => reporting.create(false).await,
         true => reporting.find_or_create().await,
     }
@@ -373,8 +375,8 @@ impl Reporting<'_> {
         Ok(())
     }
 
-    /// Ends a check run because another one shows what it showed. One that is gone needs no end.
-    async fn leave_to_another(&self, check: u64) -> Result<()> {
+    /// Ends a check run because another one shows what it showed. Returns whether it was there.
+    async fn leave_to_another(&self, check: u64) -> Result<bool> {
         #[derive(Serialize)]
         struct Left {
             status: &'static str,
@@ -394,8 +396,9 @@ impl Reporting<'_> {
             actions: [],
         };
         match self.client().patch::<CheckRun>(OPERATION, &self.route(check), &left).await {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

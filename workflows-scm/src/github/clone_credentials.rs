@@ -13,6 +13,11 @@ use super::{
     connection::GitHubRepository,
 };
 
+/// No token is handed out with less left.
+const SHORTEST: SignedDuration = SignedDuration::from_mins(5);
+/// GitHub's tokens end after an hour, however long a run is: one that has so much left is not minted
+/// again.
+const AS_GOOD_AS_NEW: SignedDuration = SignedDuration::from_mins(50);
 /// The name that goes with a token.
 const USERNAME: &str = "x-access-token";
 
@@ -39,9 +44,8 @@ impl CloneCredentials for GitHubRepository {
         // Held while one is minted: a burst of runs asks for one.
         let mut minted = self.minted.lock().await;
         let now = self.api.now();
-        let is_good = |token: &&InstallationToken| {
-            token.expires_at.duration_since(now) >= for_at_least.max(SignedDuration::from_mins(5))
-        };
+        let wanted = for_at_least.clamp(SHORTEST, AS_GOOD_AS_NEW);
+        let is_good = |token: &&InstallationToken| token.expires_at.duration_since(now) >= wanted;
         let token = match minted.as_ref().filter(is_good) {
             Some(token) => token.clone(),
             None => {

@@ -2,16 +2,19 @@
 //! reads of the same thing at the same time, of which one is made.
 
 use std::{
+    any::TypeId,
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
+use bytes::Bytes;
 use metrics::counter;
 use moka::future::Cache;
 use reqwest::{
     StatusCode,
     header::{ETAG, HeaderValue, LINK},
 };
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::OnceCell;
 use workflows_core::{Error, Result};
 
@@ -30,43 +33,77 @@ struct Key {
     generation: u64,
     route: Route,
     accept: &'static str,
+    /// As what it is read, when it is kept.
+    shape: Option<TypeId>,
+}
+
+/// What is kept of an answer. Of a body only what its reader looks at is: GitHub tells some twenty
+/// kilobytes of a pull request, of which a few hundred bytes are read.
+#[derive(Debug)]
+struct Kept {
+    etag: HeaderValue,
+    link: Option<HeaderValue>,
+    body: Bytes,
+}
+
+/// As what an answer is read that is kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    id: TypeId,
+    /// Writes again what is read of a body; `None` when it is not understood.
+    shortened: fn(&[u8]) -> Option<Bytes>,
+}
+
+impl Shape {
+    pub(super) fn of<T: Serialize + DeserializeOwned + 'static>() -> Self {
+        let shortened = |body: &[u8]| {
+            let read: T = serde_json::from_slice(body).ok()?;
+            Some(serde_json::to_vec(&read).ok()?.into())
+        };
+        Self { id: TypeId::of::<T>(), shortened }
+    }
 }
 
 type Shared = OnceCell<Result<Arc<Answer>, Arc<Error>>>;
 
 #[derive(Debug)]
 pub(super) struct ConditionalCache {
-    known: Cache<Key, Arc<Answer>>,
+    known: Cache<Key, Arc<Kept>>,
     /// A call that is held back for its priority says nothing to one of another.
     under_way: Mutex<HashMap<(Key, Priority), Weak<Shared>>>,
 }
 
 impl ConditionalCache {
-    /// A cache of at most so many bytes.
+    /// A cache of about so many bytes.
     pub(super) fn new(bytes: u64) -> Self {
-        const OVERHEAD: usize = 1_000;
+        const OVERHEAD: usize = 500;
         let known = Cache::builder()
             .max_capacity(bytes)
-            .weigher(|key: &Key, answer: &Arc<Answer>| {
-                let size = OVERHEAD + key.route.path().len() + answer.body.len();
+            .weigher(|key: &Key, kept: &Arc<Kept>| {
+                let link = kept.link.as_ref().map_or(0, HeaderValue::len);
+                let size = OVERHEAD + key.route.path().len() + link + kept.body.len();
                 u32::try_from(size).unwrap_or(u32::MAX)
             })
             .build();
         Self { known, under_way: Mutex::default() }
     }
 
-    /// Reads. An answer that did not change has the body that was kept, and the status 304.
+    /// Reads once, for all who ask for the same at the same time. With a shape, what comes is kept,
+    /// and GitHub is asked whether it changed; when it did not, the answer has the body that was kept
+    /// and the status 304.
     pub(super) async fn read(
         &self,
         transport: &Transport,
         call: &Call,
         grant: &Grant,
+        shape: Option<Shape>,
     ) -> Result<Arc<Answer>> {
         let key = Key {
             principal: grant.principal.clone(),
             generation: grant.generation,
             route: call.route.clone(),
             accept: call.accept,
+            shape: shape.map(|shape| shape.id),
         };
         let (shared, joined) = self.join((key.clone(), call.priority));
         if joined {
@@ -75,7 +112,11 @@ impl ConditionalCache {
         // When the one who reads gives up, the next of those who wait takes over.
         let read = shared
             .get_or_init(async || {
-                self.read_once(transport, call, grant, &key).await.map_err(Arc::new)
+                let read = match shape {
+                    Some(shape) => self.reread(transport, call, grant, key, shape).await,
+                    None => transport.exchange(call, grant, None).await.map(Arc::new),
+                };
+                read.map_err(Arc::new)
             })
             .await;
         read.clone().map_err(repeated)
@@ -94,39 +135,36 @@ impl ConditionalCache {
         (shared, false)
     }
 
-    async fn read_once(
+    async fn reread(
         &self,
         transport: &Transport,
         call: &Call,
         grant: &Grant,
-        key: &Key,
+        key: Key,
+        shape: Shape,
     ) -> Result<Arc<Answer>> {
-        let known = self.known.get(key).await;
-        let etag = known.as_ref().and_then(|known| known.headers.get(ETAG)).cloned();
-        let answer = transport.exchange(call, grant, etag.as_ref()).await?;
+        let known = self.known.get(&key).await;
+        let etag = known.as_ref().map(|known| &known.etag);
+        let mut answer = transport.exchange(call, grant, etag).await?;
         if answer.status == StatusCode::NOT_MODIFIED
             && let Some(known) = known
         {
-            return Ok(Arc::new(Answer { status: StatusCode::NOT_MODIFIED, ..(*known).clone() }));
+            answer.body = known.body.clone();
+            answer.headers.remove(LINK);
+            if let Some(link) = &known.link {
+                answer.headers.insert(LINK, link.clone());
+            }
+            return Ok(Arc::new(answer));
         }
-        let answer = Arc::new(answer);
-        if answer.status == StatusCode::OK && answer.headers.get(ETAG).is_some_and(is_usable) {
-            self.known.insert(key.clone(), Arc::new(kept(&answer))).await;
+        if answer.status == StatusCode::OK
+            && let Some(etag) = answer.headers.get(ETAG).filter(|etag| is_usable(etag))
+            && let Some(body) = (shape.shortened)(&answer.body)
+        {
+            let link = answer.headers.get(LINK).cloned();
+            self.known.insert(key, Arc::new(Kept { etag: etag.clone(), link, body })).await;
         }
-        Ok(answer)
+        Ok(Arc::new(answer))
     }
-}
-
-/// What is kept of an answer: what a later reader looks at.
-fn kept(answer: &Answer) -> Answer {
-    let mut kept = answer.clone();
-    kept.headers.clear();
-    for name in [ETAG, LINK] {
-        if let Some(value) = answer.headers.get(&name) {
-            kept.headers.insert(name, value.clone());
-        }
-    }
-    kept
 }
 
 fn is_usable(etag: &HeaderValue) -> bool {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use workflows_core::{
     CommitId, ErrorKind, RepoConnection, RepoRef, Result,
     repo::{
@@ -94,12 +94,12 @@ impl RepoConnection for GitHubRepository {
     }
 
     async fn default_branch(&self) -> Result<Arc<str>> {
-        #[derive(Deserialize)]
+        #[derive(Serialize, Deserialize)]
         struct Now {
             default_branch: String,
         }
         let client = self.client(Priority::Fetch);
-        let now: Now = client.get("ask for the default branch", &self.route([])).await?;
+        let now: Now = client.look("ask for the default branch", &self.route([])).await?;
         Ok(format!("refs/heads/{}", now.default_branch).into())
     }
 

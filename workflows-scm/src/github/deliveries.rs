@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, future, stream::BoxStream};
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use workflows_core::{
     Error, Result,
@@ -29,7 +29,7 @@ pub struct GitHubDeliveryLog {
     base: Route,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Logged {
     id: u64,
     guid: String,
@@ -111,7 +111,7 @@ impl DeliveryLog for GitHubDeliveryLog {
     fn list(&self, since: Timestamp) -> BoxStream<'_, Result<LoggedDelivery>> {
         let route = self.base.clone().query("per_page", 100);
         self.client
-            .pages::<Logged>("list deliveries", route)
+            .look_at_pages::<Logged>("list deliveries", route)
             .try_take_while(move |one| future::ready(Ok(one.delivered_at >= since)))
             .map_ok(|one| LoggedDelivery {
                 id: one.id.to_string(),

@@ -30,7 +30,10 @@ const LIST: &str = "list directory";
 enum ContentBody {
     One(FileBody),
     /// A directory.
-    Several(Vec<serde::de::IgnoredAny>),
+    Several(
+        #[allow(dead_code, reason = "that it is a list says that it is a directory")]
+        Vec<serde::de::IgnoredAny>,
+    ),
 }
 
 #[derive(Debug, Deserialize)]
@@ -155,7 +158,11 @@ impl GitHubRepository {
                 Err(error)
                     if matches!(
                         error.kind(),
-                        ErrorKind::Invalid | ErrorKind::Denied | ErrorKind::Transient
+                        ErrorKind::Invalid
+                            | ErrorKind::Denied
+                            | ErrorKind::Transient
+                            // GraphQL has an hour of its own.
+                            | ErrorKind::RateLimited { .. }
                     ) =>
                 {
                     tracing::debug!(%error, path, "a directory is read without GraphQL");

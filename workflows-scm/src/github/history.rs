@@ -31,8 +31,8 @@ impl History for GitHubRepository {
         if let Some(known) = self.objects.ancestry.get(&key).await {
             return Ok(known);
         }
-        let is = match self.relation(ancestor, descendant).await {
-            Ok(relation) => matches!(relation, Relation::Ahead | Relation::Identical),
+        let is = match self.relate(ancestor, descendant).await {
+            Ok(compared) => matches!(compared.status, Relation::Ahead | Relation::Identical),
             // Two commits that share no history are not there either.
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 futures::try_join!(self.commit_object(ancestor), self.commit_object(descendant))?;
@@ -42,6 +42,10 @@ impl History for GitHubRepository {
         };
         self.objects.ancestry.insert(key, is).await;
         Ok(is)
+    }
+
+    async fn merge_base(&self, one: &CommitId, other: &CommitId) -> Result<Option<CommitId>> {
+        self.parted(one, other).await
     }
 
     async fn first_parent_as_of(
@@ -119,22 +123,6 @@ impl GitHubRepository {
             Ok(Arc::new(Commit { info, tree: found.tree.sha.into() }))
         };
         self.objects.commits.try_get_with(key, read).await.map_err(crate::repeated::repeated)
-    }
-
-    /// How one commit lies to another.
-    async fn relation(&self, base: &CommitId, head: &CommitId) -> Result<Relation> {
-        #[derive(Deserialize)]
-        struct Compared {
-            status: Relation,
-        }
-        // Files stand on the first page alone, and are not wanted.
-        let route = self
-            .route(["compare", &format!("{base}...{head}")])
-            .query("per_page", 1)
-            .query("page", 2);
-        let compared: Compared =
-            self.client(Priority::Fetch).get("compare commits", &route).await?;
-        Ok(compared.status)
     }
 }
 

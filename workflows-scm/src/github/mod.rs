@@ -15,8 +15,6 @@
 //! | `workflows_github_remaining` | gauge | `credential`, `resource` | what GitHub says is left of the present window |
 //! | `workflows_github_reads_joined_total` | counter | – | reads that waited for the same read of another |
 
-#![allow(dead_code, reason = "the powers that use the API come one by one")]
-
 pub(crate) mod api;
 mod authorization;
 mod budget;
@@ -128,6 +126,10 @@ impl GitHubDriver {
     /// How GitHub writes and signs webhook deliveries about the repositories of this driver.
     pub fn deliveries(&self) -> GitHubDeliveries {
         GitHubDeliveries::of(self.clone())
+    }
+
+    pub(crate) fn note_installation(&self, owner: &str, installation: u64) {
+        self.api.authorizer().note_installation(owner, installation);
     }
 
     pub(crate) async fn forget_installation(&self, owner: &str) {

@@ -1,7 +1,7 @@
 //! Who may do what, asked about one person.
 
 use async_trait::async_trait;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use workflows_core::{
     Error, ErrorKind, Result,
     repo::{Permission, Permissions},
@@ -13,7 +13,7 @@ use super::{
 };
 
 /// <https://docs.github.com/en/rest/collaborators/collaborators#get-repository-permissions-for-a-user>
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Told {
     /// `admin`, `write`, `read` or `none`.
     permission: String,
@@ -22,7 +22,7 @@ struct Told {
     role_name: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Membership {
     state: String,
 }
@@ -37,7 +37,7 @@ impl Permissions for GitHubRepository {
             return Ok(Permission::None);
         }
         let route = self.route(["collaborators", actor, "permission"]);
-        let told: Told = match self.client(Priority::Fetch).get(OPERATION, &route).await {
+        let told: Told = match self.client(Priority::Fetch).look(OPERATION, &route).await {
             Ok(told) => told,
             // No such account, or one that this repository does not know.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Permission::None),
@@ -71,7 +71,7 @@ impl Permissions for GitHubRepository {
         }
         let route = Route::new(["orgs", organisation, "teams", &slug, "memberships", actor]);
         let client = self.api.about(Scope::Owner(organisation.to_owned()), Priority::Fetch);
-        match client.get::<Membership>(OPERATION, &route).await {
+        match client.look::<Membership>(OPERATION, &route).await {
             Ok(membership) => Ok(membership.state == "active"),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use workflows_core::{
     Result,
     event::{PullRequest, PullRequestState, Revision},
@@ -11,7 +11,7 @@ use workflows_core::{
 
 /// What is read of a pull request
 /// (<https://docs.github.com/en/rest/pulls/pulls#get-a-pull-request>).
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PullRequestBody {
     number: u64,
     #[serde(default)]
@@ -38,7 +38,7 @@ pub(crate) struct PullRequestBody {
 }
 
 /// An account.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Account {
     pub(crate) login: Arc<str>,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Account {
 /// The name that GitHub shows for an account that is gone.
 pub(crate) const GHOST: &str = "ghost";
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Side {
     #[serde(rename = "ref")]
     reference: String,
@@ -56,12 +56,12 @@ struct Side {
     repo: Option<SideRepo>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct SideRepo {
     id: u64,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Label {
     pub(crate) name: Arc<str>,
 }

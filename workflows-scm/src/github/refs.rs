@@ -6,7 +6,7 @@ use futures::{
     StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
-use octocrab::models::git::{GitTag, Object, Ref};
+use serde::{Deserialize, Serialize};
 use workflows_core::{CommitId, Error, ErrorKind, Result, repo::RefPosition};
 
 use super::{
@@ -20,6 +20,28 @@ const LIST: &str = "list refs";
 const MOST_TAGS_OF_TAGS: usize = 8;
 /// How many tags are peeled together.
 const PEELED_TOGETHER: usize = 8;
+
+/// <https://docs.github.com/en/rest/git/refs#get-a-reference>
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Ref {
+    #[serde(rename = "ref")]
+    name: String,
+    object: Object,
+}
+
+/// <https://docs.github.com/en/rest/git/tags#get-a-tag>
+#[derive(Debug, Deserialize)]
+struct Tag {
+    object: Object,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Object {
+    /// `commit`, `tag`, or what can be no position here.
+    #[serde(rename = "type")]
+    kind: String,
+    sha: String,
+}
 
 impl GitHubRepository {
     pub(super) async fn resolve_now(&self, reference: &str) -> Result<CommitId> {
@@ -36,10 +58,10 @@ impl GitHubRepository {
         let route = self.route(["git", "ref"]).below(name)?;
         let found: Ref = self
             .client(Priority::Fetch)
-            .get(RESOLVE, &route)
+            .look(RESOLVE, &route)
             .await
             .map_err(|error| empty_is_missing(error).with("ref", reference))?;
-        if found.ref_field != reference {
+        if found.name != reference {
             return Err(Error::not_found(RESOLVE, "there is no ref of exactly that name")
                 .with("ref", reference));
         }
@@ -61,13 +83,13 @@ impl GitHubRepository {
         stream::iter(listings)
             .try_flatten()
             .try_filter(move |found| {
-                let fits = wanted.iter().any(|prefix| found.ref_field.starts_with(&**prefix));
+                let fits = wanted.iter().any(|prefix| found.name.starts_with(&**prefix));
                 std::future::ready(fits)
             })
             .map(move |found| async move {
                 let found = found?;
                 let commit = self.peel(&found.object).await?;
-                Ok(commit.map(|commit| RefPosition { name: found.ref_field.into(), commit }))
+                Ok(commit.map(|commit| RefPosition { name: found.name.into(), commit }))
             })
             .buffered(PEELED_TOGETHER)
             .try_filter_map(|found| std::future::ready(Ok(found)))
@@ -75,7 +97,7 @@ impl GitHubRepository {
     }
 
     fn matching(&self, route: Route) -> BoxStream<'static, Result<Ref>> {
-        let pages = self.client(Priority::Background).pages::<Ref>(LIST, route);
+        let pages = self.client(Priority::Background).look_at_pages::<Ref>(LIST, route);
         // A repository without commits has no refs, which GitHub calls a conflict.
         pages
             .map(|found| match found {
@@ -88,26 +110,22 @@ impl GitHubRepository {
 
     /// The commit that an object is, or marks.
     async fn peel(&self, object: &Object) -> Result<Option<CommitId>> {
-        let mut next = match object {
-            Object::Commit { sha, .. } => return sha.parse().map(Some),
-            Object::Tag { sha, .. } => sha.clone(),
-            _ => return Ok(None),
-        };
+        let mut at = object.clone();
         for _ in 0..MOST_TAGS_OF_TAGS {
-            let key = (self.number, Arc::from(next.as_str()));
+            match at.kind.as_str() {
+                "commit" => return at.sha.parse().map(Some),
+                "tag" => {}
+                _ => return Ok(None),
+            }
+            let key = (self.number, Arc::from(at.sha.as_str()));
             if let Some(commit) = self.objects.tags.get(&key).await {
                 return commit.parse().map(Some);
             }
-            let route = self.route(["git", "tags", &next]);
-            let tag: GitTag = self.client(Priority::Fetch).get("read tag", &route).await?;
-            match tag.object {
-                Some(object) if object.r#type == "commit" => {
-                    let commit: CommitId = object.sha.parse()?;
-                    self.objects.tags.insert(key, commit.as_str().into()).await;
-                    return Ok(Some(commit));
-                }
-                Some(object) if object.r#type == "tag" => next = object.sha,
-                _ => return Ok(None),
+            let route = self.route(["git", "tags", &at.sha]);
+            let tag: Tag = self.client(Priority::Fetch).get("read tag", &route).await?;
+            at = tag.object;
+            if at.kind == "commit" {
+                self.objects.tags.insert(key, at.sha.as_str().into()).await;
             }
         }
         Ok(None)

@@ -235,6 +235,26 @@ async fn a_check_run_that_is_gone_is_made_anew() {
 }
 
 #[tokio::test]
+async fn a_check_run_that_not_all_of_github_knows_yet_is_not_made_twice_nor_left_open() {
+    let github = GitHub::with_app();
+    let connection = github.connect().await;
+    let fault = || github.hub.fail("PATCH *check-runs*", 1, Fault::NotYetThere);
+    let queued = github.status(StatusState::Queued, "run-1");
+    let first = report(&connection, &queued, None).await.unwrap();
+    fault();
+    let going_on = github.status(StatusState::InProgress, "run-1");
+    let first = report(&connection, &going_on, Some(&first)).await.unwrap();
+    assert_eq!(github.repo.checks(github.commit.as_str()).len(), 1);
+    // Another attempt takes its place.
+    fault();
+    let again = github.status(StatusState::Queued, "run-2");
+    report(&connection, &again, Some(&first)).await.unwrap();
+    let checks = github.repo.checks(github.commit.as_str());
+    let shown: Vec<_> = checks.iter().map(|one| (&*one.external_id, &*one.status)).collect();
+    assert_eq!(shown, [("run-1", "completed"), ("run-2", "queued")]);
+}
+
+#[tokio::test]
 async fn of_two_check_runs_about_the_same_both_end_alike() {
     let github = GitHub::with_app();
     let connection = github.connect().await;

@@ -51,12 +51,18 @@ fn decode(driver: &GitHubDriver, headers: &DeliveryHeaders, body: &Verified) -> 
         Some(action) => format!("{event}.{action}").into(),
         None => event.into(),
     };
+    let repo = payload.repository(driver);
+    if let (Some(repo), Some(installation)) = (&repo, payload.installation())
+        && let Some((owner, _)) = repo.name.split_once('/')
+    {
+        driver.note_installation(owner, installation);
+    }
     let read = || read(event, action.as_deref().unwrap_or(""), &id, &payload);
     let told = read().map_err(|error| error.with("event", &what).with("delivery", &id))?;
     Ok(Delivery {
         id,
         what,
-        repo: payload.repository(driver),
+        repo,
         sender: payload.sender().map(|sender| sender.login),
         occurred_at: None,
         told,
@@ -159,6 +165,15 @@ impl Payload<'_> {
 
     fn is_about_a_repository(&self) -> bool {
         self.lenient::<Repository>("repository").is_some()
+    }
+
+    /// The App's installation that was told of it.
+    fn installation(&self) -> Option<u64> {
+        #[derive(Deserialize)]
+        struct Installation {
+            id: u64,
+        }
+        self.lenient::<Installation>("installation").map(|one| one.id)
     }
 
     /// Who did it.

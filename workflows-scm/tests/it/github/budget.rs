@@ -142,7 +142,9 @@ async fn what_did_not_change_is_asked_for_with_its_tag() {
     })
     .await;
     let connection = connect(&with_token(&server.url, &clock)).await.unwrap();
-    assert_eq!(&*connection.default_branch().await.unwrap(), "refs/heads/main");
+    for _ in 0..2 {
+        assert_eq!(&*connection.default_branch().await.unwrap(), "refs/heads/main");
+    }
     let seen = server.seen();
     assert_eq!(seen.last().unwrap().etag.as_deref(), Some("\"one\""));
 }

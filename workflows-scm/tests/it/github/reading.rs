@@ -158,6 +158,63 @@ async fn changed_files_are_all_of_them_past_every_limit() {
 }
 
 #[tokio::test]
+async fn a_forced_push_changed_what_it_dropped_too() {
+    let world = World::new();
+    let start = world.repo.branch("main").unwrap();
+    let dropped = world.repo.push("topic", &[("dropped", "1"), ("both", "1")]);
+    let kept = world.repo.write_commit(&start, &[("both", "2"), ("new", "1")]);
+    world.repo.force_push("topic", &kept);
+    let connection = world.connect().await;
+    let expected = |path: &str, change| ChangedFile { path: path.into(), change };
+    assert_eq!(
+        changed(&*connection, &id(&dropped), &id(&kept)).await,
+        [
+            expected("both", FileChange::Modified),
+            expected("dropped", FileChange::Deleted),
+            expected("new", FileChange::Added),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_pull_request_changed_what_its_base_did_not_and_that_is_one_call() {
+    let world = World::new();
+    let head = id(&world.repo.push("topic", &[("mine", "1")]));
+    let start = id(&world.repo.branch("main").unwrap());
+    let base = id(&world.repo.push("main", &[("theirs", "1")]));
+    let connection = world.connect().await;
+    let history = connection.history().unwrap();
+    assert_eq!(history.merge_base(&base, &head).await.unwrap(), Some(start.clone()));
+    let mine = ChangedFile { path: "mine".into(), change: FileChange::Added };
+    assert_eq!(changed(&*connection, &start, &head).await, std::slice::from_ref(&mine));
+    assert_eq!(world.calls(), 1);
+
+    // GitHub does not tell the files, which are too many for it.
+    let head = id(&world.repo.push("topic", &[("mine", "2")]));
+    world.hub.fail("GET /repos/{owner}/{repo}/compare/{basehead}", 1, Fault::Status(500));
+    assert_eq!(history.merge_base(&base, &head).await.unwrap(), Some(start.clone()));
+    assert_eq!(changed(&*connection, &start, &head).await, [mine]);
+    assert_eq!(world.calls(), 3);
+
+    // One of them is not there.
+    let unknown = id(&"1".repeat(40));
+    let error = history.merge_base(&base, &unknown).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_directory_is_read_when_the_hour_of_graphql_is_used_up() {
+    let world = World::new();
+    world.repo.push("main", &[(".tekton/ci.yaml", "a: 1")]);
+    world.hub.limits(|limits| limits.graphql = 0);
+    let connection = world.connect().await;
+    let commit = id(&world.repo.branch("main").unwrap());
+    let options = ListOptions::recursive();
+    let listed = connection.list_directory(&commit, ".tekton", options).await.unwrap();
+    assert_eq!(listed.entries.len(), 1);
+}
+
+#[tokio::test]
 async fn a_branch_that_was_set_back_has_what_went_away() {
     let world = World::new();
     let old = id(&world.repo.branch("main").unwrap());
@@ -286,7 +343,11 @@ async fn pull_requests_come_newest_change_first_as_far_as_asked() {
     world.hub.forget_calls();
     let some: Vec<_> = power.changed_since(Some(since)).try_collect().await.unwrap();
     assert_eq!(some.len(), 110);
-    assert_eq!(world.calls(), 2);
+    assert_eq!(world.calls(), 3, "a few, and as those were not all, two large pages");
+    let last = since + SignedDuration::from_mins(108);
+    let few: Vec<_> = power.changed_since(Some(last)).try_collect().await.unwrap();
+    assert_eq!(few.iter().map(|one| one.number).collect::<Vec<_>>(), [130, 129]);
+    assert_eq!(world.hub.calls().iter().map(|call| call.status).collect::<Vec<_>>(), [304]);
     let one = power.get(7).await.unwrap();
     assert_eq!(&*one.head.reference, "refs/heads/topic/7");
     assert_eq!(power.get(9_999).await.unwrap_err().kind(), ErrorKind::NotFound);
