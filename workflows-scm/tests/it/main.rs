@@ -11,15 +11,27 @@ mod git_ssh;
 #[cfg(feature = "github")]
 mod github;
 #[cfg(feature = "github")]
+mod github_absence;
+#[cfg(feature = "github")]
+mod github_calls;
+#[cfg(feature = "github")]
 mod github_checks;
 #[cfg(feature = "github")]
 mod github_comments;
 #[cfg(feature = "github")]
 mod github_commit_statuses;
 #[cfg(feature = "github")]
+mod github_engine;
+#[cfg(feature = "github")]
 mod github_events;
 #[cfg(feature = "github")]
 mod github_hooks;
+#[cfg(all(feature = "github", feature = "webhook-axum"))]
+mod github_ledger_down;
+#[cfg(feature = "github")]
+mod github_process;
+#[cfg(all(feature = "github", feature = "webhook-axum"))]
+mod github_scenarios;
 #[cfg(feature = "github")]
 mod github_shown;
 #[cfg(feature = "github")]
@@ -30,6 +42,8 @@ mod poll_engine;
 mod poll_git;
 mod poll_pull_requests;
 mod poll_support;
+#[cfg(all(feature = "github", feature = "webhook-axum"))]
+mod scenarios;
 #[cfg(feature = "git")]
 mod support;
 #[cfg(feature = "webhook")]
