@@ -1,9 +1,10 @@
 //! How much memory 100,000 registered workflows take in an engine: resident pages before and after,
 //! as Linux tells.
 
-use std::{fs, sync::Arc};
+use std::sync::Arc;
 
 use serde_json::json;
+use workflows_benches::memory::resident;
 use workflows_core::{
     SystemClock,
     conformance::{ScriptedScm, ScriptedSink},
@@ -11,14 +12,6 @@ use workflows_core::{
     store::MemoryStore,
     workflow::{LoadContext, LoadedWorkflow, load_object},
 };
-
-/// Resident memory of this process in bytes.
-fn resident() -> u64 {
-    let statm = fs::read_to_string("/proc/self/statm").expect("Linux");
-    let pages: u64 =
-        statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).expect("pages");
-    pages * 4096
-}
 
 /// A workflow such as users write: two triggers, one with a filter, four parameters.
 fn workflow(i: usize) -> LoadedWorkflow {

@@ -1,0 +1,420 @@
+//! Ten thousand polled repositories behind one credential, one in fifty of them active: how soon what
+//! happens is seen, what GitHub's limits say to it, and how much memory it takes.
+//!
+//! ```text
+//! cargo bench -p workflows-benches --bench polling
+//! ```
+//!
+//! Time is virtual, HTTP is not: a second process plays GitHub, as far as polling asks it, with
+//! GitHub's limits on calls, which refuse whoever goes beyond them. Its pull requests are as large as
+//! GitHub's. The ledger is a file.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write as _,
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use axum::{
+    Router,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use jiff::{SignedDuration, Timestamp};
+use secrecy::SecretString;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use workflows_benches::memory;
+use workflows_core::{
+    Clock, ConnectionName, Error, EventKind, EventSource, ManualClock, Publisher, RepoConnection,
+    Result, ScmDriver, SourceName, StaticSecrets, Store, Tenant,
+    source::{Connections, Interests, ProgressSink, RepoInterest, SourceContext},
+    store::{EventQuery, PageRequest, SqliteOptions, SqliteStore},
+};
+use workflows_scm::{
+    github::{GitHubCredentials, GitHubDriver},
+    poll::PullRequestPoller,
+};
+
+const REPOSITORIES: u64 = 10_000;
+/// One in so many is active.
+const ACTIVE: u64 = 50;
+/// The pull requests that GitHub tells of a repository.
+const PULL_REQUESTS: u64 = 5;
+/// Bytes that GitHub tells of a pull request, most of which are addresses.
+const LARGE: usize = 20_000;
+const BEGIN: i64 = 1_800_000_000;
+/// How long it goes on, and from when on it is measured: by then everything was looked at.
+const MINUTES: i64 = 120;
+const SETTLED: i64 = 50;
+const TOKEN: &str = "a token";
+
+/// How often something happens in a repository; in the others nothing does.
+fn every(number: u64) -> Option<i64> {
+    number.is_multiple_of(ACTIVE).then(|| 160 + i64::try_from(number / ACTIVE).unwrap_or(0))
+}
+
+/// When something last happened in a repository.
+fn changed(number: u64, now: i64) -> i64 {
+    match every(number) {
+        Some(every) => BEGIN + (now - BEGIN) / every * every,
+        None => BEGIN - 30 * 24 * 3_600,
+    }
+}
+
+// --- the other side ------------------------------------------------------------------------------
+
+/// GitHub, as far as polling asks it.
+#[derive(Debug)]
+struct GitHub {
+    now: AtomicI64,
+    calls: AtomicU64,
+    not_modified: AtomicU64,
+    refused: AtomicU64,
+    /// Points by minute.
+    minutes: Mutex<BTreeMap<i64, u64>>,
+    /// When the hour began, and what was used of it.
+    hour: Mutex<(i64, u64)>,
+    most_of_an_hour: AtomicU64,
+}
+
+fn serve() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let github = Arc::new(GitHub {
+            now: BEGIN.into(),
+            calls: 0.into(),
+            not_modified: 0.into(),
+            refused: 0.into(),
+            minutes: Mutex::default(),
+            hour: Mutex::new((BEGIN, 0)),
+            most_of_an_hour: 0.into(),
+        });
+        let router = Router::new()
+            .route("/repos/{owner}/{repo}", get(repository))
+            .route("/repos/{owner}/{repo}/pulls", get(pull_requests))
+            .route("/clock/{now}", post(set_clock))
+            .route("/told", get(told))
+            .with_state(github);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        println!("{}", listener.local_addr().expect("an address"));
+        axum::serve(listener, router).await.expect("it serves");
+    });
+}
+
+async fn set_clock(State(github): State<Arc<GitHub>>, Path(now): Path<i64>) {
+    github.now.store(now, Ordering::SeqCst);
+}
+
+async fn told(State(github): State<Arc<GitHub>>) -> String {
+    let minutes = github.minutes.lock().expect("the minutes");
+    let busiest = minutes.values().max().copied().unwrap_or(0);
+    format!(
+        "{} calls, {} of them not modified, {} refused for a limit; busiest minute {busiest} of 900 \
+         points, busiest hour {} of 5,000 calls that count",
+        github.calls.load(Ordering::SeqCst),
+        github.not_modified.load(Ordering::SeqCst),
+        github.refused.load(Ordering::SeqCst),
+        github.most_of_an_hour.load(Ordering::SeqCst),
+    )
+}
+
+impl GitHub {
+    /// An answer with a tag, counted as GitHub does: what was not modified costs nothing of the hour.
+    fn answer(&self, headers: &HeaderMap, tag: &str, body: impl FnOnce() -> String) -> Response {
+        let now = self.now.load(Ordering::SeqCst);
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let tag = format!("W/\"{tag}\"");
+        let known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known == tag.as_str());
+        let mut hour = self.hour.lock().expect("the hour");
+        if now - hour.0 >= 3_600 {
+            *hour = (now, 0);
+        }
+        let mut minutes = self.minutes.lock().expect("the minutes");
+        let points = minutes.entry(now / 60).or_default();
+        if *points >= 900 || (!known && hour.1 >= 5_000) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return (StatusCode::FORBIDDEN, [("retry-after", "60")]).into_response();
+        }
+        *points += 1;
+        hour.1 += u64::from(!known);
+        self.most_of_an_hour.fetch_max(hour.1, Ordering::SeqCst);
+        let told = [
+            ("etag", tag),
+            ("x-ratelimit-limit", "5000".to_owned()),
+            ("x-ratelimit-remaining", (5_000 - hour.1).to_string()),
+            ("x-ratelimit-reset", (hour.0 + 3_600).to_string()),
+            ("x-ratelimit-resource", "core".to_owned()),
+        ];
+        if known {
+            self.not_modified.fetch_add(1, Ordering::SeqCst);
+            return (StatusCode::NOT_MODIFIED, told).into_response();
+        }
+        (told, body()).into_response()
+    }
+}
+
+fn number(repo: &str) -> u64 {
+    repo.trim_start_matches('r').parse().expect("a repository's number")
+}
+
+async fn repository(
+    State(github): State<Arc<GitHub>>,
+    Path((owner, repo)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    let id = number(&repo);
+    github.answer(&headers, &id.to_string(), || {
+        format!(
+            "{{\"id\": {id}, \"full_name\": \"{owner}/{repo}\", \"default_branch\": \"main\", \
+             \"clone_url\": \"https://github.example/{owner}/{repo}.git\", \
+             \"html_url\": \"https://github.example/{owner}/{repo}\"}}"
+        )
+    })
+}
+
+async fn pull_requests(
+    State(github): State<Arc<GitHub>>,
+    Path((owner, repo)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    let id = number(&repo);
+    let changed = changed(id, github.now.load(Ordering::SeqCst));
+    github.answer(&headers, &format!("{id}/{changed}"), || {
+        let mut listed = String::from("[");
+        for place in 0..PULL_REQUESTS {
+            let number = PULL_REQUESTS - place;
+            // The first is the one that changes.
+            let at = if place == 0 { changed } else { changed - 7_200 };
+            let at = Timestamp::from_second(at).expect("an instant");
+            let comma = if place == 0 { "" } else { "," };
+            let _ = write!(
+                listed,
+                "{comma}{{\"number\": {number}, \"title\": \"A change of some length to see\", \
+                 \"user\": {{\"login\": \"somebody\"}}, \"draft\": false, \"state\": \"open\", \
+                 \"merged_at\": null, \"head\": {{\"ref\": \"feature/{number}\", \
+                 \"sha\": \"{:040x}\", \"repo\": {{\"id\": {id}}}}}, \"base\": {{\"ref\": \"main\", \
+                 \"sha\": \"{:040x}\", \"repo\": {{\"id\": {id}}}}}, \"labels\": \
+                 [{{\"name\": \"size/large\"}}], \"html_url\": \
+                 \"https://github.example/{owner}/{repo}/pull/{number}\", \"updated_at\": \"{at}\", \
+                 \"_links\": \"{}\"}}",
+                at.as_second(),
+                id + 1,
+                "x".repeat(LARGE),
+            );
+        }
+        listed.push(']');
+        listed
+    })
+}
+
+// --- this side -----------------------------------------------------------------------------------
+
+struct OtherSide {
+    child: Child,
+    address: String,
+    client: reqwest::Client,
+}
+
+impl OtherSide {
+    fn start() -> Self {
+        let program = std::env::current_exe().expect("this program");
+        let mut child = Command::new(program)
+            .arg("serve")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a second process");
+        let mut address = String::new();
+        let said = child.stdout.take().expect("what it says");
+        BufReader::new(said).read_line(&mut address).expect("its address");
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        Self { child, address: format!("http://{}", address.trim()), client }
+    }
+
+    async fn set_clock(&self, now: Timestamp) {
+        let address = format!("{}/clock/{}", self.address, now.as_second());
+        self.client.post(address).send().await.expect("it is there");
+    }
+
+    async fn told(&self) -> String {
+        let answer = self.client.get(format!("{}/told", self.address)).send().await;
+        answer.expect("it is there").text().await.expect("a text")
+    }
+}
+
+impl Drop for OtherSide {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+type Made = HashMap<Arc<str>, Arc<dyn RepoConnection>>;
+
+/// Connections, each made once, as the engine keeps them.
+#[derive(Debug)]
+struct Table {
+    driver: GitHubDriver,
+    made: tokio::sync::Mutex<Made>,
+}
+
+#[async_trait]
+impl Connections for Table {
+    async fn repository(
+        &self,
+        _: &Tenant,
+        connection: &ConnectionName,
+        repo: &str,
+    ) -> Result<Arc<dyn RepoConnection>> {
+        if let Some(known) = self.made.lock().await.get(repo) {
+            return Ok(Arc::clone(known));
+        }
+        let new = self.driver.connect(connection, repo).await?;
+        self.made.lock().await.insert(repo.into(), Arc::clone(&new));
+        Ok(new)
+    }
+}
+
+/// How the looks go.
+#[derive(Debug, Default)]
+struct Looks {
+    ended: AtomicU64,
+    failed: AtomicU64,
+    /// When each repository was looked at last, and the longest time between two looks.
+    last: Mutex<(HashMap<String, Timestamp>, SignedDuration)>,
+}
+
+impl ProgressSink for Looks {
+    fn succeeded(&self, _: &SourceName, what: &str, at: Timestamp) {
+        let mut last = self.last.lock().expect("the looks");
+        let before = last.0.insert(what.to_owned(), at);
+        if let Some(before) = before
+            && at.as_second() >= BEGIN + SETTLED * 60
+        {
+            last.1 = last.1.max(at.duration_since(before));
+        }
+        self.ended.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn failed(&self, _: &SourceName, what: &str, error: &Error, _: Timestamp) {
+        if self.failed.fetch_add(1, Ordering::SeqCst) < 3 {
+            eprintln!("{what}: {error}");
+        }
+        self.ended.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+async fn poll() {
+    let other_side = OtherSide::start();
+    let clock = ManualClock::at(Timestamp::from_second(BEGIN).expect("an instant"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("ledger.db");
+    let store = SqliteStore::open(path, SqliteOptions::default(), Arc::new(clock.clone())).await;
+    let store = Arc::new(store.expect("the ledger opens"));
+    let before = memory::resident();
+
+    let driver = GitHubDriver::builder()
+        .base(&other_side.address)
+        .credentials(GitHubCredentials::token(SecretString::from(TOKEN)))
+        .clock(Arc::new(clock.clone()))
+        .build()
+        .expect("a driver");
+    let repos = (0..REPOSITORIES).map(|number| RepoInterest {
+        tenant: Tenant::default(),
+        connection: "github".into(),
+        repo: format!("org/r{number}").into(),
+        kinds: [EventKind::PULL_REQUEST].into(),
+        ref_prefixes: Default::default(),
+    });
+    let mut interests = Interests::default();
+    interests.repos = repos.collect();
+    let (_wanted, wanted) = watch::channel(Arc::new(interests));
+    let looks = Arc::new(Looks::default());
+    let poller = PullRequestPoller::every(SignedDuration::from_secs(45)).expect("an interval");
+    let poller = poller.slowing_to(SignedDuration::from_mins(27)).expect("an interval");
+    let context = SourceContext::new(
+        poller.name(),
+        Publisher::new(store.clone()),
+        wanted,
+        Arc::new(Table { driver: driver.clone(), made: Default::default() }),
+        Arc::new(StaticSecrets::new()),
+        Arc::new(clock.clone()),
+        looks.clone(),
+    );
+    let shutdown = CancellationToken::new();
+    let stop = shutdown.clone();
+    let polling = tokio::spawn(async move { poller.run(context, stop).await });
+
+    let mut largest = 0;
+    for second in 1..=MINUTES * 60 {
+        clock.advance(SignedDuration::from_secs(1));
+        other_side.set_clock(clock.now()).await;
+        // Looks that are due end before time goes on.
+        let mut ended = looks.ended.load(Ordering::SeqCst);
+        loop {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            let now = looks.ended.load(Ordering::SeqCst);
+            let under_way = driver.budget().iter().any(|budget| budget.in_flight > 0);
+            if now == ended && !under_way {
+                break;
+            }
+            ended = now;
+        }
+        if second % 60 == 0 {
+            largest = largest.max(memory::resident() - before);
+        }
+    }
+    shutdown.cancel();
+    polling.await.expect("it ends").expect("it ends well");
+
+    let (mut seen, mut slowest) = (0_u64, SignedDuration::ZERO);
+    let mut page = PageRequest { limit: 1_000, after: None };
+    loop {
+        let query = EventQuery::of(Tenant::default()).page(page);
+        let found = store.events(query).await.expect("the ledger answers");
+        for event in &found.items {
+            if event.occurred_at.as_second() >= BEGIN + SETTLED * 60 {
+                seen += 1;
+                slowest = slowest.max(event.received_at.duration_since(event.occurred_at));
+            }
+        }
+        match found.next {
+            Some(next) => page.after = Some(next),
+            None => break,
+        }
+    }
+    let (begin, end) = (SETTLED * 60, MINUTES * 60);
+    // What happened in the last minute need not be seen.
+    let expected: i64 = (0..REPOSITORIES)
+        .filter_map(every)
+        .map(|every| (end - 60) / every - (begin - 1) / every)
+        .sum();
+    let looks = (looks.failed.load(Ordering::SeqCst), looks.last.lock().expect("the looks").1);
+    println!("{REPOSITORIES} repositories, one in {ACTIVE} active, {MINUTES} minutes");
+    println!("GitHub: {}", other_side.told().await);
+    println!("looks that failed: {}", looks.0);
+    println!(
+        "after {SETTLED} minutes: {seen} changes seen, of {expected} at least; the slowest after \
+         {slowest:#}; longest time between two looks {:#}",
+        looks.1
+    );
+    println!("resident memory that it took: {} MiB at most", largest >> 20);
+    store.close().await;
+}
+
+fn main() {
+    if std::env::args().any(|argument| argument == "serve") {
+        return serve();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(poll());
+}
