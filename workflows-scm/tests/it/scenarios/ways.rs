@@ -95,7 +95,7 @@ impl Policy for Everybody {
         DefaultPolicy.judge(request).await
     }
 
-    fn version(&self) -> String {
+    fn version(&self, _tenant: &Tenant) -> String {
         "everybody".to_owned()
     }
 }
