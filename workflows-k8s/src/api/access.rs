@@ -110,13 +110,13 @@ impl ClusterAccess {
 
     async fn review_token(&self, token: &SecretString) -> Result<Caller> {
         const OPERATION: &str = "find out who asks";
-        let review = TokenReview {
-            spec: TokenReviewSpec {
-                token: token.expose_secret().to_owned(),
-                ..TokenReviewSpec::default()
-            },
-            ..TokenReview::default()
-        };
+        #[allow(
+            clippy::useless_conversion,
+            reason = "of some versions of Kubernetes the token is optional in the type"
+        )]
+        let token = token.expose_secret().to_owned().into();
+        let spec = TokenReviewSpec { token, ..TokenReviewSpec::default() };
+        let review = TokenReview { spec, ..TokenReview::default() };
         let reviews: Api<TokenReview> = Api::all(self.client.clone());
         let answer = reviews.create(&PostParams::default(), &review).await;
         let answer = answer.map_err(|error| unavailable(OPERATION, error))?;
