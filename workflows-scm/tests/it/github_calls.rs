@@ -3,7 +3,12 @@
 use std::sync::Arc;
 
 use jiff::SignedDuration;
-use workflows_core::{EventKind, Run, RunPhase, RunStatus, TaskStatus, sink::TaskPhase};
+use workflows_core::{
+    EventKind, Run, RunPhase, RunStatus, TaskStatus, Tenant,
+    repo::StatusState,
+    sink::TaskPhase,
+    store::{StatusQuery, StatusRecord},
+};
 use workflows_github_standin::{Fault, Role};
 use workflows_scm::poll::{PullRequestPoller, RefPoller};
 
@@ -93,9 +98,14 @@ impl World {
                 self.outside.sink.set_phase(&run.key, RunPhase::Succeeded);
             }
         }
+        // Until the ledger knows, so that no call is under way any more.
         until("the ends are shown", async || {
-            let all = self.outside.runs().await;
-            all.iter().all(|run| self.shown(run).is_some_and(|shown| shown == "success"))
+            let query = StatusQuery::of(Tenant::default());
+            let statuses = self.outside.store.statuses(query).await.unwrap().items;
+            let is_shown = |one: &StatusRecord| {
+                one.shown.as_ref().is_some_and(|shown| shown.state == StatusState::Success)
+            };
+            statuses.len() == runs && statuses.iter().all(is_shown)
         })
         .await;
     }
