@@ -179,8 +179,12 @@ pub(crate) fn select_count_of_runs(query: &RunQuery, most: u32) -> Query {
 /// The statement of a page of runs, with one row more than is on it. Runs are in the order in which
 /// they were planned, so that an index leads to a time as it leads to anything else.
 pub(crate) fn page_of_runs(query: &RunQuery) -> Query {
-    match query.states.as_slice() {
-        [] | [_] => runs_in_order(super::query(""), query),
+    let mut states = query.states.clone();
+    states.sort_unstable();
+    states.dedup();
+    match states.as_slice() {
+        [] => runs_in_order(super::query(""), query),
+        [one] => runs_in_order(super::query(""), &query.clone().states(vec![*one])),
         // Each state is a part of the index of its own.
         states => {
             let mut sql = super::query("SELECT id, body FROM (");
