@@ -90,6 +90,10 @@ pub struct Run {
     /// The secrets that it was given, to be replaced in what is shown of its logs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretFingerprint>,
+    /// Until when the credential works that it was given; `None` without one, and for one that does
+    /// not expire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_until: Option<Timestamp>,
     /// Remarks for people and programs, such as `approximate` for a commit that was found by
     /// committer date.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

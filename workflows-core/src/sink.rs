@@ -37,6 +37,12 @@ pub trait RunSink: Debug + Send + Sync + 'static {
     /// a weaker one.
     async fn cancel(&self, run: &SinkRun, mode: CancelMode) -> Result<()>;
 
+    /// Puts a newer credential in the place of the one that a run was given. A run that has ended or
+    /// is not known is success. By default nothing happens, for a sink whose runs cannot see it.
+    async fn renew(&self, _run: &SinkRun, _given: &GivenCredential) -> Result<()> {
+        Ok(())
+    }
+
     /// The runs that changed, as they change, for as long as the stream is read; `None` when the
     /// engine has to ask. A stream may miss changes and repeat them: it is a hint.
     fn changes(&self) -> Option<BoxStream<'static, ChangedRun>> {
@@ -106,6 +112,23 @@ impl RunRequest {
     pub fn with_clone_url(mut self, clone_url: impl Into<Arc<str>>) -> Self {
         self.clone_url = Some(clone_url.into());
         self
+    }
+}
+
+/// A credential of a run, and what it is for.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct GivenCredential {
+    /// The credential.
+    pub credential: CloneCredential,
+    /// The address that it is for, and no other: the repository's clone address.
+    pub clone_url: Arc<str>,
+}
+
+impl GivenCredential {
+    /// A credential for this address.
+    pub fn new(credential: CloneCredential, clone_url: impl Into<Arc<str>>) -> Self {
+        Self { credential, clone_url: clone_url.into() }
     }
 }
 

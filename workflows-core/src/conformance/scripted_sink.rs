@@ -12,8 +12,9 @@ use tokio::sync::{broadcast, watch};
 use tokio_stream::wrappers::BroadcastStream;
 
 use crate::{
-    CancelMode, Error, ErrorKind, LogRef, Result, RunKey, RunPhase, RunSink, RunStatus,
-    sink::{ChangedRun, EnsuredRun, LogSource, RunRequest, SinkRun},
+    CancelMode, CloneCredential, Error, ErrorKind, LogRef, Result, RunKey, RunPhase, RunSink,
+    RunStatus,
+    sink::{ChangedRun, EnsuredRun, GivenCredential, LogSource, RunRequest, SinkRun},
 };
 
 /// A [`RunSink`] in memory whose runs are driven by a test. Clones share everything.
@@ -59,6 +60,7 @@ struct Script {
     created: Vec<RunRequest>,
     ensured: Vec<RunKey>,
     cancels: Vec<(RunKey, CancelMode)>,
+    renewed: Vec<(RunKey, CloneCredential)>,
     start_as: RunPhase,
     ignore_cancels: bool,
     ensure_failures: VecDeque<EnsureFailure>,
@@ -117,6 +119,7 @@ impl ScriptedSink {
                 created: Vec::new(),
                 ensured: Vec::new(),
                 cancels: Vec::new(),
+                renewed: Vec::new(),
                 start_as: RunPhase::Running,
                 ignore_cancels: false,
                 ensure_failures: VecDeque::new(),
@@ -214,6 +217,7 @@ impl ScriptedSink {
         script.created.clear();
         script.ensured.clear();
         script.cancels.clear();
+        script.renewed.clear();
         script.logs.clear();
     }
 
@@ -282,6 +286,11 @@ impl ScriptedSink {
     /// Every accepted call of `cancel`, in order, also of runs that are not known.
     pub fn cancels(&self) -> Vec<(RunKey, CancelMode)> {
         self.script().cancels.clone()
+    }
+
+    /// Every credential that took the place of an earlier one, in order.
+    pub fn renewed(&self) -> Vec<(RunKey, CloneCredential)> {
+        self.script().renewed.clone()
     }
 
     /// Returns when at least `count` runs have been created, with all of their requests.
@@ -361,6 +370,11 @@ impl RunSink for ScriptedSink {
         known.status.phase = RunPhase::Cancelled;
         drop(script);
         self.tell(&run.key);
+        Ok(())
+    }
+
+    async fn renew(&self, run: &SinkRun, given: &GivenCredential) -> Result<()> {
+        self.script().renewed.push((run.key.clone(), given.credential.clone()));
         Ok(())
     }
 

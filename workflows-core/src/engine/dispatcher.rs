@@ -4,16 +4,16 @@
 //! another process that holds the claim now. `ensure` is create-or-get by the run's key, a cancel of
 //! what has ended or is not known is success, and what was committed is never undone.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 
 use super::{core::Core, masking::fingerprints, transition::follow};
 use crate::{
-    CancelMode, Capability, CloneCredential, Error, ErrorKind, Result, Run, RunSink, RunState,
+    CancelMode, Capability, Error, ErrorKind, Result, Run, RunSink, RunState,
     policy::{PlannedRun, Verdict},
-    run::{CancelReason, SecretFingerprint},
-    sink::{EnsuredRun, RunRequest, SinkRun},
+    run::CancelReason,
+    sink::{EnsuredRun, GivenCredential, RunRequest, SinkRun},
     source::Connections,
     store::{Claim, Committed, Effects, NewWork, RunChange, Stage, WorkKey},
 };
@@ -216,10 +216,14 @@ async fn create(core: &Core, claim: &Claim, run: &Run) -> Result<Committed> {
         return refuse(core, claim, run, error).await;
     }
     end_replaced(core, claim, run).await?;
-    let credential = credential(core, run).await?;
-    let secrets = credential.as_ref().map(|(secret, _)| fingerprints(secret)).unwrap_or_default();
-    match ensure(core, claim, run, credential).await {
-        Ok(ensured) => created(core, claim, run, secrets, ensured).await,
+    let mut with_secrets = run.clone();
+    let given = credential(core, run).await?;
+    if let Some(given) = &given {
+        with_secrets.secrets = fingerprints(&given.credential);
+        with_secrets.credential_until = given.credential.expires_at;
+    }
+    match ensure(core, claim, run, given).await {
+        Ok(ensured) => created(core, claim, run, with_secrets, ensured).await,
         Err(error) => match error.kind() {
             ErrorKind::Invalid | ErrorKind::Unsupported | ErrorKind::NotFound => {
                 let message = format!("{} refused it: {error}", run.sink);
@@ -234,9 +238,9 @@ async fn ensure(
     core: &Core,
     claim: &Claim,
     run: &Run,
-    credential: Option<(CloneCredential, Arc<str>)>,
+    credential: Option<GivenCredential>,
 ) -> Result<EnsuredRun> {
-    let (credential, clone_url) = credential.unzip();
+    let (credential, clone_url) = credential.map(|one| (one.credential, one.clone_url)).unzip();
     let request = RunRequest {
         key: run.key.clone(),
         tenant: run.tenant.clone(),
@@ -252,11 +256,9 @@ async fn created(
     core: &Core,
     claim: &Claim,
     run: &Run,
-    secrets: Vec<SecretFingerprint>,
+    mut after: Run,
     ensured: EnsuredRun,
 ) -> Result<Committed> {
-    let mut after = run.clone();
-    after.secrets = secrets;
     after.state = RunState::Created;
     after.message = String::new();
     after.handle = Some(ensured.handle);
@@ -360,8 +362,7 @@ async fn end_replaced(core: &Core, claim: &Claim, run: &Run) -> Result<()> {
 }
 
 /// A credential to clone the repository with, where the connection can mint one.
-/// A credential for the run, and the address that it is for.
-async fn credential(core: &Core, run: &Run) -> Result<Option<(CloneCredential, Arc<str>)>> {
+pub(crate) async fn credential(core: &Core, run: &Run) -> Result<Option<GivenCredential>> {
     let mints = core
         .connections
         .get(&run.tenant, &run.repo.connection)
@@ -377,7 +378,7 @@ async fn credential(core: &Core, run: &Run) -> Result<Option<(CloneCredential, A
     let for_at_least =
         limit.and_then(|limit| crate::workflow::parse_duration(limit).ok()).unwrap_or(USUAL_RUN);
     match core.call("mint a credential", credentials.mint(for_at_least)).await {
-        Ok(credential) => Ok(Some((credential, connection.links().clone_url.into()))),
+        Ok(credential) => Ok(Some(GivenCredential::new(credential, connection.links().clone_url))),
         Err(error) if error.kind() == ErrorKind::Unsupported => Ok(None),
         Err(error) => Err(again_later(error)),
     }

@@ -64,6 +64,7 @@ mod options;
 mod outbox;
 mod planner;
 mod presentation;
+mod renewal;
 mod reporter;
 mod retention;
 mod run_identity;

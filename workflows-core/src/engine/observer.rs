@@ -9,6 +9,7 @@ use super::{
     dispatcher::{called_off, sink_run},
     failing_step,
     masking::Masker,
+    renewal,
     transition::{follow, status_key},
     usual,
 };
@@ -37,7 +38,11 @@ pub(crate) async fn run(core: &Core, claim: &Claim) -> Result<Committed> {
             .with("sink", &run.sink)
     })?;
     let after = match core.call("read a run's state", sink.state(&sink_run(&run))).await {
-        Ok(status) => seen(core, &**sink, &run, status).await,
+        Ok(status) => {
+            let mut after = seen(core, &**sink, &run, status).await;
+            renewal::renew(core, &**sink, &mut after).await;
+            after
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let waited = core.clock.now().duration_since(claim.since);
             if waited < core.options.forgotten_after {

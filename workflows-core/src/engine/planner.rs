@@ -241,6 +241,7 @@ impl Planning<'_> {
             results: Vec::new(),
             failure: None,
             secrets: Vec::new(),
+            credential_until: None,
             remarks: self.remarks(delay.as_ref()),
             notify: told(core, event, workflow),
             status_context: Some(context(core, workflow, candidate.trigger)),

@@ -21,7 +21,7 @@ use kube::{
 use workflows_core::{
     CancelMode, Error, ErrorKind, LogRef, Result, RunKey, RunSink, RunStatus, SharedClock,
     SystemClock,
-    sink::{ChangedRun, EnsuredRun, LogSource, RunRequest, SinkRun},
+    sink::{ChangedRun, EnsuredRun, GivenCredential, LogSource, RunRequest, SinkRun},
 };
 
 pub use self::credential::Swept;
@@ -43,6 +43,7 @@ const MANAGER: &str = "workflows";
 /// | --- | --- | --- | --- |
 /// | `ensure` | POST; GET when it is there; with a credential, POST and PATCH of its Secret | the same PipelineRun, by name and by the run key in its annotations | what Tekton's admission denies; a name that something else has |
 /// | `state` | GET, and one list of its TaskRuns | nothing changes | |
+/// | `renew` | GET; POST and PATCH of the Secret | the Secret holds the newer credential | a Secret that is not the run's |
 /// | `cancel` | GET, PATCH of `spec.status` | nothing changes; a stronger way replaces a weaker one | |
 /// | `changes` | a watch of PipelineRuns and one of TaskRuns for each place | | |
 /// | `logs` | list of TaskRuns, GET of a pod's log | nothing changes | |
@@ -372,6 +373,20 @@ impl RunSink for TektonSink {
             }
         }
         Err(last.unwrap_or_else(|| Error::conflict(OPERATION, "the run changes all the time")))
+    }
+
+    async fn renew(&self, run: &SinkRun, given: &GivenCredential) -> Result<()> {
+        let object = match self.find_run(run).await {
+            Ok(object) if !read::<PipelineRun>(&object)?.has_ended() => object,
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let handle = self.handle(&object)?;
+        let secrets = self.secrets(&handle.namespace);
+        let owner = Owner { tenant: &run.tenant, key: &run.key, name: &handle.name };
+        credential::put(&secrets, &owner, &given.credential, &given.clone_url, self.now()).await?;
+        credential::own(&secrets, &handle, self.now()).await
     }
 
     fn changes(&self) -> Option<BoxStream<'static, ChangedRun>> {

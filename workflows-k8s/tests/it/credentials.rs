@@ -3,10 +3,13 @@
 use data_encoding::BASE64;
 use jiff::SignedDuration;
 use serde_json::Value;
-use workflows_core::{CloneCredential, ErrorKind, RunSink, sink::RunRequest};
+use workflows_core::{
+    CloneCredential, ErrorKind, RunSink,
+    sink::{GivenCredential, RunRequest},
+};
 use workflows_kube_standin::{Fault, Refusal, Resource};
 
-use crate::world::{TEAM, World, request};
+use crate::world::{TEAM, World, request, sink_run};
 
 const TOKEN: &str = "s3cret-token";
 
@@ -62,6 +65,27 @@ async fn a_second_call_renews_it() {
     let kept = secret(&world, "ci-1-git").unwrap();
     assert_eq!(text(&kept, "token"), "second");
     assert_eq!(kept["metadata"]["ownerReferences"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn it_is_renewed_while_the_run_lives() {
+    let world = World::new().await;
+    let request = with_credential("ci-1", "first");
+    let ensured = world.sink.ensure(&request).await.unwrap();
+    let run = sink_run(&request, &ensured);
+    let given = |token: &str| {
+        let request = with_credential("ci-1", token);
+        GivenCredential::new(request.credential.unwrap(), request.clone_url.unwrap())
+    };
+    world.sink.renew(&run, &given("second")).await.unwrap();
+    let kept = secret(&world, "ci-1-git").unwrap();
+    assert_eq!(text(&kept, "token"), "second");
+    assert_eq!(kept["metadata"]["ownerReferences"][0]["uid"], world.run("ci-1")["metadata"]["uid"]);
+
+    world.tekton.finish(TEAM, "ci-1", true);
+    world.sink.renew(&run, &given("third")).await.unwrap();
+    let kept = secret(&world, "ci-1-git").unwrap();
+    assert_eq!(text(&kept, "token"), "second", "a run that has ended needs none");
 }
 
 #[tokio::test]

@@ -297,11 +297,12 @@ impl Permissions for ScriptedConnection {
 #[async_trait]
 impl CloneCredentials for ScriptedConnection {
     async fn mint(&self, for_at_least: SignedDuration) -> Result<CloneCredential> {
+        let expires_at = self.scm.host().credentials_until;
         self.call(ScmCall::MintCredential, for_at_least, |_| {
             Ok(CloneCredential {
                 username: "scripted".into(),
                 token: SecretString::from(format!("token-of-{}", self.repo.name)),
-                expires_at: None,
+                expires_at,
             })
         })
     }

@@ -26,6 +26,7 @@ pub(super) struct Host {
     pub(super) calls: Vec<(ScmCall, String)>,
     pub(super) outage: Option<(ErrorKind, String)>,
     faults: BTreeMap<ScmCall, VecDeque<Fault>>,
+    pub(super) credentials_until: Option<Timestamp>,
     now: Timestamp,
     counter: u64,
 }
@@ -70,6 +71,7 @@ impl Host {
             calls: Vec::new(),
             outage: None,
             faults: BTreeMap::new(),
+            credentials_until: None,
             now: Timestamp::UNIX_EPOCH,
             counter: 0,
         }

@@ -9,6 +9,7 @@ mod tests;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 pub use self::repo::ScriptedRepo;
 use self::{connection::ScriptedConnection, host::Host};
@@ -152,6 +153,11 @@ impl ScriptedScm {
     pub fn repo(&self, name: &str) -> ScriptedRepo {
         assert!(self.host().repos.contains_key(name), "no repository {name} was created");
         ScriptedRepo::new(self.clone(), name)
+    }
+
+    /// Clone credentials that are minted from now on end then.
+    pub fn credentials_end_at(&self, until: Timestamp) {
+        self.host().credentials_until = Some(until);
     }
 
     // --- faults --------------------------------------------------------------------------------

@@ -233,6 +233,7 @@ pub(crate) fn planned(name: &str, event: &str, order: i64, at: Timestamp) -> Run
         results: Vec::new(),
         failure: None,
         secrets: Vec::new(),
+        credential_until: None,
         remarks: BTreeMap::new(),
         notify: Vec::new(),
         status_context: None,

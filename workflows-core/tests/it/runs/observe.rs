@@ -1,8 +1,11 @@
 //! Looking at runs until they have ended.
 
 use futures::TryStreamExt;
+use jiff::SignedDuration;
 use workflows_core::{
-    CancelMode, ErrorKind, LogRef, RunPhase, RunState, RunStatus, TaskStatus, Tenant, Transition,
+    CancelMode, Clock, ErrorKind, LogRef, RunPhase, RunState, RunStatus, TaskStatus, Tenant,
+    Transition,
+    conformance::ScmCall,
     run::GroupMembership,
     sink::{StepStatus, TaskPhase},
     workflow::{QueueLimits, Strategy},
@@ -77,6 +80,37 @@ async fn what_a_run_was_given_does_not_leave_with_its_log() {
     assert_eq!((&*annotation.path, annotation.start_line), ("src/a.c", 3));
     assert_eq!(annotation.message, "bad token ***x");
     assert!(!format!("{:?} {shown:?}", world.run(&run).await).contains(token));
+}
+
+#[tokio::test]
+async fn a_credential_is_renewed_before_it_ends_while_the_run_lives() {
+    let world = World::new();
+    let first_end = world.clock.now() + SignedDuration::from_hours(1);
+    world.scm.credentials_end_at(first_end);
+    let run = world.running(|_| {}).await;
+    assert_eq!(world.run(&run).await.credential_until, Some(first_end));
+    world.later(SignedDuration::from_mins(40)).await;
+    assert!(world.sink.renewed().is_empty());
+
+    // A host that mints nothing just now is asked again; one that has nothing newer changes nothing.
+    world.scm.fail_next(ScmCall::MintCredential, ErrorKind::Transient, "502");
+    world.later(SignedDuration::from_mins(6)).await;
+    world.later(SECONDS(30)).await;
+    assert!(world.sink.renewed().is_empty());
+    let second_end = world.clock.now() + SignedDuration::from_hours(1);
+    world.scm.credentials_end_at(second_end);
+    world.later(SECONDS(30)).await;
+    let renewed = world.sink.renewed();
+    assert_eq!(renewed.len(), 1);
+    assert_eq!((&renewed[0].0, renewed[0].1.expires_at), (&run, Some(second_end)));
+    assert_eq!(world.run(&run).await.credential_until, Some(second_end));
+    world.later(SECONDS(30)).await;
+    assert_eq!(world.sink.renewed().len(), 1);
+
+    // Nothing more is for a run that has ended.
+    world.sink.set_phase(&run, RunPhase::Succeeded);
+    world.later(SignedDuration::from_hours(2)).await;
+    assert_eq!(world.sink.renewed().len(), 1);
 }
 
 #[tokio::test]

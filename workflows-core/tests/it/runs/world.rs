@@ -263,6 +263,7 @@ impl World {
             results: Vec::new(),
             failure: None,
             secrets: Vec::new(),
+            credential_until: None,
             remarks: Default::default(),
             notify: Vec::new(),
             status_context: Some("workflows/ci".into()),
