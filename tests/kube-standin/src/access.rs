@@ -6,18 +6,36 @@ use serde_json::{Value, json};
 
 use crate::{Refusal, Resource};
 
+/// Whom a role is bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// One user.
+    User(String),
+    /// Everybody in a group.
+    Group(String),
+}
+
 /// A bearer token's owner.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Owner {
-    user: String,
-    groups: Vec<String>,
-    /// `None` may do anything.
-    rules: Option<Vec<Value>>,
+    pub(crate) user: String,
+    pub(crate) groups: Vec<String>,
 }
 
-/// The owners of tokens. Who shows none may do anything.
+/// A role that is bound: in one namespace, or in the whole cluster.
+#[derive(Debug)]
+struct Binding {
+    subject: Subject,
+    namespace: Option<String>,
+    rules: Vec<Value>,
+}
+
+/// The owners of tokens, and what roles let them do. Who shows no token may do anything.
 #[derive(Debug, Default)]
-pub(crate) struct Owners(BTreeMap<String, Owner>);
+pub(crate) struct Owners {
+    tokens: BTreeMap<String, Owner>,
+    bindings: Vec<Binding>,
+}
 
 /// What a request does.
 #[derive(Debug)]
@@ -32,24 +50,42 @@ pub(crate) struct Asked<'a> {
 impl Owners {
     pub(crate) fn add(&mut self, token: &str, user: &str, groups: &[&str]) {
         let groups = groups.iter().map(|group| (*group).to_owned()).collect();
-        let owner = Owner { user: user.to_owned(), groups, rules: None };
-        self.0.insert(token.to_owned(), owner);
+        self.tokens.insert(token.to_owned(), Owner { user: user.to_owned(), groups });
     }
 
-    pub(crate) fn bind(&mut self, token: &str, user: &str, rules: Vec<Value>) {
-        let owner = self.0.entry(token.to_owned()).or_default();
-        owner.user = user.to_owned();
-        owner.rules.get_or_insert_default().extend(rules);
+    pub(crate) fn bind(&mut self, subject: Subject, namespace: Option<&str>, rules: &[Value]) {
+        let namespace = namespace.map(str::to_owned);
+        self.bindings.push(Binding { subject, namespace, rules: rules.to_vec() });
+    }
+
+    /// Whose token it is.
+    pub(crate) fn owner(&self, token: &str) -> Result<&Owner, Refusal> {
+        self.tokens
+            .get(token)
+            .ok_or_else(|| Refusal::new(401, "Unauthorized", "Unauthorized", json!({})))
+    }
+
+    /// The rules that hold for somebody in a namespace; an empty one is the whole cluster.
+    fn rules<'a>(
+        &'a self,
+        owner: &'a Owner,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a Value> {
+        let holds = move |binding: &&Binding| {
+            let is_meant = match &binding.subject {
+                Subject::User(user) => *user == owner.user,
+                Subject::Group(group) => owner.groups.contains(group),
+            };
+            is_meant && binding.namespace.as_deref().is_none_or(|bound| bound == namespace)
+        };
+        self.bindings.iter().filter(holds).flat_map(|binding| &binding.rules)
     }
 
     /// Lets a request through, or refuses it.
     pub(crate) fn check(&self, token: Option<&str>, asked: &Asked<'_>) -> Result<(), Refusal> {
         let Some(token) = token else { return Ok(()) };
-        let Some(owner) = self.0.get(token) else {
-            return Err(Refusal::new(401, "Unauthorized", "Unauthorized", json!({})));
-        };
-        let Some(rules) = &owner.rules else { return Ok(()) };
-        if rules.iter().any(|rule| allows(rule, asked)) {
+        let owner = self.owner(token)?;
+        if self.rules(owner, asked.namespace).any(|rule| allows(rule, asked)) {
             return Ok(());
         }
         let scope = match asked.namespace {
@@ -68,9 +104,38 @@ impl Owners {
         Err(Refusal::new(403, "Forbidden", message, details))
     }
 
+    /// The status of a SubjectAccessReview.
+    pub(crate) fn review_access(&self, spec: &Value) -> Value {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let groups = spec["groups"].as_array().into_iter().flatten().map(text).collect();
+        let owner = Owner { user: text(&spec["user"]), groups };
+        let allowed = match (spec.get("resourceAttributes"), spec.get("nonResourceAttributes")) {
+            (Some(of), _) => {
+                let field = |name: &str| text(&of[name]);
+                let (sub, name) = (field("subresource"), field("name"));
+                let resource = Resource::namespaced(&field("group"), "v1", "", &field("resource"));
+                let namespace = field("namespace");
+                let asked = Asked {
+                    verb: &field("verb"),
+                    resource: &resource,
+                    sub: (!sub.is_empty()).then_some(&*sub),
+                    namespace: &namespace,
+                    name: (!name.is_empty()).then_some(&*name),
+                };
+                self.rules(&owner, &namespace).any(|rule| allows(rule, &asked))
+            }
+            (None, Some(of)) => self.rules(&owner, "").any(|rule| {
+                has(rule, "nonResourceURLs", &text(&of["path"]))
+                    && has(rule, "verbs", &text(&of["verb"]))
+            }),
+            (None, None) => false,
+        };
+        json!({"allowed": allowed})
+    }
+
     /// The status of a TokenReview.
     pub(crate) fn review(&self, token: &str) -> Value {
-        match self.0.get(token) {
+        match self.tokens.get(token) {
             Some(owner) => json!({
                 "authenticated": true,
                 "user": {"username": owner.user, "uid": owner.user, "groups": owner.groups},
@@ -89,16 +154,18 @@ impl Asked<'_> {
     }
 }
 
+/// Whether a list of a rule has a word, or all.
+fn has(rule: &Value, list: &str, wanted: &str) -> bool {
+    rule[list].as_array().into_iter().flatten().any(|one| one == "*" || one == wanted)
+}
+
 fn allows(rule: &Value, asked: &Asked<'_>) -> bool {
-    let has = |list: &str, wanted: &str| {
-        rule[list].as_array().into_iter().flatten().any(|one| one == "*" || one == wanted)
-    };
     let names = rule["resourceNames"].as_array();
     let named = names.is_none_or(|names| {
         names.is_empty() || asked.name.is_some_and(|name| names.iter().any(|one| one == name))
     });
-    has("apiGroups", &asked.resource.group)
-        && has("resources", &asked.full())
-        && has("verbs", asked.verb)
+    has(rule, "apiGroups", &asked.resource.group)
+        && has(rule, "resources", &asked.full())
+        && has(rule, "verbs", asked.verb)
         && named
 }

@@ -6,9 +6,10 @@ use axum::{
     Router,
     body::Body,
     extract::{Query, Request, State as Extract},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 
@@ -56,6 +57,9 @@ async fn serve(
             return answer(&Refusal::new(413, "RequestEntityTooLarge", message, json!({})));
         }
     };
+    if shared.real.is_some() {
+        return beyond(&shared, &parts, &parameters, body, fault).await;
+    }
     let call = Call {
         shared: Arc::clone(&shared),
         method: parts.method,
@@ -64,12 +68,59 @@ async fn serve(
         body: body.to_vec(),
     };
     let response = call.route(&path).unwrap_or_else(|refusal| answer(&refusal));
+    match fault {
+        Some(Fault::AnswerLost) => lost(),
+        _ => response,
+    }
+}
+
+/// An answer that never comes.
+fn lost() -> Response {
+    let broken = std::io::Error::other("the connection was reset");
+    let body = Body::from_stream(futures::stream::iter([Err::<Vec<u8>, _>(broken)]));
+    Response::new(body)
+}
+
+/// What a real cluster answers, with what is played of it: whose tokens are, and what pods say.
+async fn beyond(
+    shared: &Shared,
+    parts: &Parts,
+    parameters: &Parameters,
+    body: Bytes,
+    fault: Option<Fault>,
+) -> Response {
+    let Some(real) = &shared.real else { return answer(&Refusal::no_such_kind()) };
+    let owner = match token(&parts.headers) {
+        None => None,
+        Some(token) => match shared.lock().owners.owner(token) {
+            Ok(owner) => Some(owner.clone()),
+            Err(refusal) => return answer(&refusal),
+        },
+    };
+    let response = real.forward(parts, body.clone(), owner).await;
     if matches!(fault, Some(Fault::AnswerLost)) {
-        let broken = std::io::Error::other("the connection was reset");
-        let body = Body::from_stream(futures::stream::iter([Err::<Vec<u8>, _>(broken)]));
-        return Response::new(body);
+        return lost();
+    }
+    let path = parts.uri.path().trim_matches('/');
+    if path == "apis/authentication.k8s.io/v1/tokenreviews" && response.status() == 201 {
+        let mut review: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let token = review["spec"]["token"].as_str().unwrap_or_default().to_owned();
+        review["status"] = shared.lock().owners.review(&token);
+        return json_response(StatusCode::CREATED, &review);
+    }
+    // Without nodes nobody has a pod's log, and who may read it was asked all the same.
+    if let ["api", "v1", "namespaces", namespace, "pods", pod, "log"] =
+        path.split('/').collect::<Vec<_>>()[..]
+        && ![StatusCode::FORBIDDEN, StatusCode::NOT_FOUND].contains(&response.status())
+    {
+        let said = shared.lock().said(namespace, pod, parameters);
+        return said.unwrap_or_else(|refusal| answer(&refusal));
     }
     response
+}
+
+fn token(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }
 
 fn answer(refusal: &Refusal) -> Response {
@@ -195,7 +246,7 @@ impl Call {
     }
 
     fn token(&self) -> Option<&str> {
-        self.headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
+        token(&self.headers)
     }
 
     /// A review of `kind`, which must be allowed like any other create.
@@ -425,25 +476,12 @@ impl Call {
     }
 
     fn log(&self, target: &Target) -> Answer {
-        let container = self.parameter("container");
         let name = target.full_name();
         let state = self.shared.lock();
         if state.store.get(&target.resource, &name).is_none() {
             return Err(Refusal::not_found(&target.resource, &name.1));
         }
-        let key = (name.0, name.1.clone(), container.to_owned());
-        let Some(text) = state.logs.get(&key) else {
-            return Err(Refusal::bad_request(format!(
-                "container {container} is not valid for pod {}",
-                name.1
-            )));
-        };
-        let lines: Vec<&str> = text.split_inclusive('\n').collect();
-        let shown = match self.parameter("tailLines").parse::<usize>() {
-            Ok(most) => lines[lines.len().saturating_sub(most)..].concat(),
-            Err(_) => text.clone(),
-        };
-        Ok(([(header::CONTENT_TYPE, "text/plain")], shown).into_response())
+        state.said(&name.0, &name.1, &self.parameters)
     }
 
     fn review_token(&self) -> Answer {
@@ -457,8 +495,7 @@ impl Call {
     fn review(&self) -> Answer {
         self.check_review("authorization.k8s.io", "SubjectAccessReview", "subjectaccessreviews")?;
         let mut review = self.json()?;
-        let allowed = (self.shared.lock().reviewer)(&review["spec"]);
-        review["status"] = json!({"allowed": allowed});
+        review["status"] = self.shared.lock().owners.review_access(&review["spec"]);
         Ok(json_response(StatusCode::CREATED, &review))
     }
 }
@@ -470,6 +507,24 @@ impl Target {
 }
 
 impl State {
+    /// What a container has said.
+    fn said(&self, namespace: &str, pod: &str, parameters: &Parameters) -> Answer {
+        let parameter = |name: &str| parameters.get(name).map_or("", String::as_str);
+        let container = parameter("container");
+        let key = (namespace.to_owned(), pod.to_owned(), container.to_owned());
+        let Some(text) = self.logs.get(&key) else {
+            return Err(Refusal::bad_request(format!(
+                "container {container} is not valid for pod {pod}"
+            )));
+        };
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        let shown = match parameter("tailLines").parse::<usize>() {
+            Ok(most) => lines[lines.len().saturating_sub(most)..].concat(),
+            Err(_) => text.clone(),
+        };
+        Ok(([(header::CONTENT_TYPE, "text/plain")], shown).into_response())
+    }
+
     fn check_namespace(&self, target: &Target) -> Result<(), Refusal> {
         if !target.resource.namespaced {
             return Ok(());

@@ -14,11 +14,18 @@
 //!
 //! What it does not know it refuses, with the status code of the original. [`Cluster::fail`] makes it
 //! fail in the ways in which servers do.
+//!
+//! When `WORKFLOWS_TEST_KUBECONFIG` names a kubeconfig, [`Cluster::start`] gives that cluster instead,
+//! behind the same port: for one test at a time, in namespaces that are removed afterwards. Tekton's
+//! admission and controller are the real ones then, and the nodes are played. What only a stand-in can
+//! be made to do is asked of [`Cluster::stand_in`].
 
 mod access;
 mod api;
 mod definition;
 mod fault;
+mod nodes;
+mod real;
 mod refusal;
 mod resource;
 mod schema;
@@ -35,6 +42,7 @@ use std::{
     time::Duration,
 };
 
+use axum::http::{Method, Request};
 use jiff::Timestamp;
 use kube::{Client, Config};
 use serde_json::{Value, json};
@@ -43,9 +51,12 @@ use tokio::{net::TcpListener, sync::watch as signal, task::JoinHandle};
 use self::{
     access::Owners,
     fault::Faults,
+    real::Real,
     store::{Name, Store},
 };
-pub use self::{fault::Fault, refusal::Refusal, resource::Resource, tekton::Tekton};
+pub use self::{
+    access::Subject, fault::Fault, refusal::Refusal, resource::Resource, tekton::Tekton,
+};
 
 /// What an admission webhook sees.
 #[derive(Debug)]
@@ -61,7 +72,6 @@ pub struct Admission<'a> {
 }
 
 type Hook = Box<dyn Fn(&Admission<'_>) -> Result<(), Refusal> + Send>;
-type Reviewer = Box<dyn Fn(&Value) -> bool + Send>;
 
 /// A cluster, for as long as it is kept.
 #[derive(Clone)]
@@ -79,6 +89,8 @@ impl fmt::Debug for Cluster {
 
 pub(crate) struct Shared {
     state: Mutex<State>,
+    /// The cluster that is behind the port instead.
+    pub(crate) real: Option<Real>,
     /// The newest version, for watches.
     pub(crate) version: signal::Sender<u64>,
 }
@@ -90,7 +102,6 @@ pub(crate) struct State {
     pub(crate) hooks: Vec<Hook>,
     pub(crate) faults: Faults,
     pub(crate) logs: BTreeMap<(String, String, String), String>,
-    pub(crate) reviewer: Reviewer,
     pub(crate) requests: Vec<(String, String)>,
     pub(crate) clock: Box<dyn Fn() -> Timestamp + Send>,
 }
@@ -122,12 +133,33 @@ impl Drop for Server {
 }
 
 impl Cluster {
-    /// A cluster with the namespace `default` and without Tekton, on a free port of loopback.
+    /// A cluster without Tekton, on a free port of loopback; or the real one that
+    /// `WORKFLOWS_TEST_KUBECONFIG` names.
+    ///
+    /// # Panics
+    ///
+    /// When no port can be had, or the real one not be reached.
+    pub async fn start() -> Self {
+        let real = match std::env::var_os("WORKFLOWS_TEST_KUBECONFIG") {
+            Some(kubeconfig) => Some(Real::connect(kubeconfig.as_ref()).await),
+            None => None,
+        };
+        Self::behind(real).await
+    }
+
+    /// A cluster that is no real one, for the reason `because`, of which it tells where it matters.
     ///
     /// # Panics
     ///
     /// When no port can be had.
-    pub async fn start() -> Self {
+    pub async fn stand_in(because: &str) -> Self {
+        if std::env::var_os("WORKFLOWS_TEST_KUBECONFIG").is_some() {
+            eprintln!("this ran on the stand-in only: {because}");
+        }
+        Self::behind(None).await
+    }
+
+    async fn behind(real: Option<Real>) -> Self {
         let store = Store::with(resource::built_in());
         let state = State {
             store,
@@ -136,12 +168,11 @@ impl Cluster {
             hooks: Vec::new(),
             faults: Faults::default(),
             logs: BTreeMap::new(),
-            reviewer: Box::new(|_| true),
             requests: Vec::new(),
             clock: Box::new(Timestamp::now),
         };
         let (version, _) = signal::channel(1);
-        let shared = Arc::new(Shared { state: Mutex::new(state), version });
+        let shared = Arc::new(Shared { state: Mutex::new(state), real, version });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port of loopback");
         let address = listener.local_addr().expect("the port's address");
         let router = api::router(Arc::clone(&shared));
@@ -150,9 +181,11 @@ impl Cluster {
                 panic!("the stand-in for the API server has ended: {error}");
             }
         });
-        let cluster = Self { shared, address, _server: Arc::new(Server(server)) };
-        cluster.namespace("default");
-        cluster
+        Self { shared, address, _server: Arc::new(Server(server)) }
+    }
+
+    fn is_stand_in(&self) {
+        assert!(self.shared.real.is_none(), "only a stand-in does this: ask for Cluster::stand_in");
     }
 
     /// Where it listens.
@@ -185,17 +218,20 @@ impl Cluster {
         Client::try_from(config).expect("a client without TLS")
     }
 
-    /// Makes a bearer token one of a user's. Without rules of a role its owner may do anything.
+    /// Makes a bearer token one of a user's, who may do what roles say.
     pub fn token(&self, token: &str, user: &str, groups: &[&str]) {
         self.shared.lock().owners.add(token, user, groups);
     }
 
-    /// Lets the owner of a token do what the `rules` of a Role or ClusterRole say, and nothing else.
-    pub fn bind(&self, token: &str, user: &str, rules: &[Value]) {
-        self.shared.lock().owners.bind(token, user, rules.to_vec());
+    /// Lets somebody do what the `rules` of a Role or ClusterRole say: in one namespace, or in all.
+    pub fn bind(&self, subject: Subject, namespace: Option<&str>, rules: &[Value]) {
+        match &self.shared.real {
+            Some(real) => real.bind(&subject, namespace, rules),
+            None => self.shared.lock().owners.bind(subject, namespace, rules),
+        }
     }
 
-    /// Sets where it gets the time from.
+    /// Sets where a stand-in gets the time from. Other clusters have their own.
     pub fn clock(&self, now: impl Fn() -> Timestamp + Send + 'static) {
         self.shared.lock().clock = Box::new(now);
     }
@@ -205,8 +241,51 @@ impl Cluster {
         self.shared.lock().store.resources.insert(resource);
     }
 
+    /// Makes the custom resources of Workflows known.
+    ///
+    /// # Panics
+    ///
+    /// When they are refused.
+    pub async fn define(&self) {
+        const PATH: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+        for definition in workflows_k8s::resources::definitions() {
+            let definition = serde_json::to_value(definition).expect("a definition is JSON");
+            let Some(real) = &self.shared.real else {
+                self.call("POST", PATH, &definition).await.expect("the definition is accepted");
+                continue;
+            };
+            let (code, answer) = real.ask(Method::POST, PATH, &definition);
+            let one = format!("{PATH}/{}", definition["metadata"]["name"].as_str().unwrap_or(""));
+            match code {
+                201 => {}
+                409 => real.merge(&one, &definition),
+                _ => panic!("{one}: {code} {answer}"),
+            }
+            real.until("the definition to be established", || {
+                let (_, now) = real.ask(Method::GET, &one, &Value::Null);
+                let conditions = now["status"]["conditions"].as_array()?;
+                let is_established =
+                    |one: &Value| one["type"] == "Established" && one["status"] == "True";
+                conditions.iter().any(is_established).then_some(())
+            });
+        }
+    }
+
+    async fn call(&self, method: &str, path: &str, body: &Value) -> kube::Result<Value> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", "application/json")
+            .body(body.to_string().into_bytes())
+            .expect("a path");
+        self.client().request(request).await
+    }
+
     /// Makes a namespace.
     pub fn namespace(&self, name: &str) {
+        if let Some(real) = &self.shared.real {
+            return real.namespace(name);
+        }
         let resource = Resource::of_cluster("", "v1", "Namespace", "namespaces");
         self.shared.write(|state| {
             let now = (state.clock)();
@@ -221,18 +300,18 @@ impl Cluster {
         self.shared.lock().hooks.push(Box::new(hook));
     }
 
-    /// Answers SubjectAccessReviews: gets the `spec` of each.
-    pub fn review(&self, allows: impl Fn(&Value) -> bool + Send + 'static) {
-        self.shared.lock().reviewer = Box::new(allows);
-    }
-
     /// Makes the next `times` requests fail whose `METHOD path` contains the text.
     pub fn fail(&self, requests: &str, times: usize, fault: Fault) {
         self.shared.lock().faults.add(requests, times, fault);
     }
 
     /// Forgets what happened until now: watches that begin earlier are answered 410.
+    ///
+    /// # Panics
+    ///
+    /// With a real cluster.
     pub fn compact(&self) {
+        self.is_stand_in();
         let mut state = self.shared.lock();
         state.store.oldest = state.store.version;
         state.store.changes.clear();
@@ -246,12 +325,18 @@ impl Cluster {
 
     /// One object as it is.
     pub fn object(&self, resource: &Resource, namespace: &str, name: &str) -> Option<Value> {
+        if let Some(real) = &self.shared.real {
+            return real.object(resource, namespace, name);
+        }
         let name: Name = (namespace.to_owned(), name.to_owned());
         self.shared.lock().store.get(resource, &name).cloned()
     }
 
     /// All objects of a kind, in the order of their names.
     pub fn objects(&self, resource: &Resource) -> Vec<Value> {
+        if let Some(real) = &self.shared.real {
+            return real.objects(resource);
+        }
         self.shared.lock().store.all(resource).map(|(_, object)| object.clone()).collect()
     }
 
@@ -259,18 +344,26 @@ impl Cluster {
     ///
     /// # Panics
     ///
-    /// When it does not become so within twenty seconds.
+    /// When it does not become so within twenty seconds, or a minute and a half with a real cluster.
     pub async fn until<T>(&self, what: &str, mut find: impl FnMut(&Self) -> Option<T>) -> T {
         const PATIENCE: Duration = Duration::from_secs(20);
         let mut version = self.shared.version.subscribe();
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let is_real = self.shared.real.is_some();
+        let patience = if is_real { real::PATIENCE } else { PATIENCE };
+        let deadline = tokio::time::Instant::now() + patience;
         loop {
             version.mark_unchanged();
             if let Some(found) = find(self) {
                 return found;
             }
-            let changed = tokio::time::timeout_at(deadline, version.changed()).await;
-            assert!(changed.is_ok(), "it did not become so in time: {what}");
+            let is_late = match is_real {
+                true => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    tokio::time::Instant::now() > deadline
+                }
+                false => tokio::time::timeout_at(deadline, version.changed()).await.is_err(),
+            };
+            assert!(!is_late, "it did not become so in time: {what}");
         }
     }
 

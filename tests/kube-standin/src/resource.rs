@@ -51,6 +51,17 @@ impl Resource {
         }
     }
 
+    /// Where all objects of a namespace are, or one of them.
+    pub(crate) fn path(&self, namespace: &str, name: Option<&str>) -> String {
+        let root = if self.group.is_empty() { "api" } else { "apis" };
+        let within = match namespace {
+            "" => String::new(),
+            namespace => format!("/namespaces/{namespace}"),
+        };
+        let name = name.map(|name| format!("/{name}")).unwrap_or_default();
+        format!("/{root}/{}{within}/{}{name}", self.api_version(), self.plural)
+    }
+
     pub(crate) fn qualified(&self) -> String {
         match self.group.as_str() {
             "" => self.plural.clone(),

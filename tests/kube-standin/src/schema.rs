@@ -198,10 +198,29 @@ pub(crate) fn fill_in(schema: &Value, value: &mut Value) {
 pub(crate) fn validate(schema: &Value, value: &Value, at: &str) -> Vec<Wrong> {
     let mut found = Vec::new();
     values(schema, value, at, &mut found);
-    if found.is_empty() {
+    if !found.iter().any(|one| BLOCKING.contains(&one.reason)) {
         rules(schema, value, at, &mut found);
+    } else if has_rules(schema) {
+        found.push(wrong("<nil>", "FieldValueInvalid", UNCHECKED));
     }
     found
+}
+
+/// With one of these wrong, rules are not looked at.
+const BLOCKING: [&str; 5] = [
+    "FieldValueNotSupported",
+    "FieldValueRequired",
+    "FieldValueTooLong",
+    "FieldValueTooMany",
+    "FieldValueTypeInvalid",
+];
+const UNCHECKED: &str = "Invalid value: null: some validation rules were not checked because the \
+                         object was invalid; correct the existing errors to complete validation";
+
+fn has_rules(schema: &Value) -> bool {
+    let inner = ["items", "additionalProperties"].into_iter().filter_map(|part| schema.get(part));
+    let properties = schema["properties"].as_object().into_iter().flat_map(|all| all.values());
+    rules_of(schema).next().is_some() || inner.chain(properties).any(has_rules)
 }
 
 fn values(schema: &Value, value: &Value, at: &str, found: &mut Vec<Wrong>) {
@@ -246,7 +265,19 @@ fn values(schema: &Value, value: &Value, at: &str, found: &mut Vec<Wrong>) {
     };
     match value {
         Value::String(text) => {
-            bound(text.chars().count(), "minLength", "maxLength", "chars long");
+            let is = text.chars().count();
+            if limit("minLength").is_some_and(|least| is < least) {
+                let message = format!(
+                    "Invalid value: {text:?}: {at} in body should be at least {} chars long",
+                    schema["minLength"]
+                );
+                found.push(wrong(at, INVALID, message));
+            }
+            if limit("maxLength").is_some_and(|most| is > most) {
+                let message =
+                    format!("Too long: may not be more than {} bytes", schema["maxLength"]);
+                found.push(wrong(at, "FieldValueTooLong", message));
+            }
             if let Some(pattern) = schema["pattern"].as_str()
                 && !regex::Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text))
             {
@@ -265,14 +296,14 @@ fn values(schema: &Value, value: &Value, at: &str, found: &mut Vec<Wrong>) {
             if schema["minimum"].as_f64().is_some_and(|least| is < least) {
                 let message = format!(
                     "Invalid value: {number}: {at} in body should be greater than or equal to {}",
-                    schema["minimum"]
+                    schema["minimum"].as_f64().unwrap_or_default()
                 );
                 found.push(wrong(at, INVALID, message));
             }
             if schema["maximum"].as_f64().is_some_and(|most| is > most) {
                 let message = format!(
                     "Invalid value: {number}: {at} in body should be less than or equal to {}",
-                    schema["maximum"]
+                    schema["maximum"].as_f64().unwrap_or_default()
                 );
                 found.push(wrong(at, INVALID, message));
             }
@@ -338,11 +369,10 @@ fn rules(schema: &Value, value: &Value, at: &str, found: &mut Vec<Wrong>) {
         match holds {
             Ok(true) => {}
             Ok(false) => {
-                let message = format!("Invalid value: {:?}: {message}", kind_of(value));
-                found.push(wrong(at, "FieldValueInvalid", message));
+                found.push(wrong(at, "FieldValueInvalid", format!("Invalid value: {message}")));
             }
             Err(error) => {
-                let message = format!("Invalid value: {:?}: rule failed: {error}", kind_of(value));
+                let message = format!("Invalid value: rule failed: {error}");
                 found.push(wrong(at, "FieldValueInvalid", message));
             }
         }
@@ -468,20 +498,22 @@ mod tests {
 
     #[test]
     fn each_way_to_be_wrong_is_told_with_its_field() {
-        assert_eq!(told(json!({})), ["spec.name: Required value"]);
+        let unchecked = format!("<nil>: {UNCHECKED}");
+        assert_eq!(told(json!({})), ["spec.name: Required value", &unchecked]);
         assert_eq!(
             told(json!({"name": 1})),
             [
-                "spec.name: Invalid value: \"integer\": spec.name in body must be of type string: \"integer\""
+                "spec.name: Invalid value: \"integer\": spec.name in body must be of type string: \"integer\"",
+                &unchecked,
             ]
         );
         assert_eq!(
             told(json!({"name": "long!"})),
-            ["spec.name: Too many: 5: must have at most 3 chars long"]
+            ["spec.name: Too long: may not be more than 3 bytes", &unchecked]
         );
         assert_eq!(
             told(json!({"name": "x", "word": "c"})),
-            ["spec.word: Unsupported value: \"c\": supported values: \"a\", \"b\""]
+            ["spec.word: Unsupported value: \"c\": supported values: \"a\", \"b\"", &unchecked]
         );
         assert_eq!(
             told(json!({"name": "x", "list": [{"k": "a"}, {"k": "a"}]})),
@@ -495,7 +527,7 @@ mod tests {
         );
         assert_eq!(
             told(json!({"name": "x", "map": {"a": 1}})),
-            ["spec: Invalid value: \"object\": map needs list"]
+            ["spec: Invalid value: map needs list"]
         );
     }
 

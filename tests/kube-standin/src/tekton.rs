@@ -1,5 +1,7 @@
-//! Tekton Pipelines: what its admission refuses, and what its controller does, played.
+//! Tekton Pipelines: what its admission refuses, and what its controller does, played. With a real
+//! cluster both are the real ones, and its nodes are played.
 
+use axum::http::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -31,6 +33,11 @@ pub(crate) fn task_runs() -> Resource {
 
 impl Tekton {
     pub(crate) fn install(cluster: Cluster) -> Self {
+        if let Some(real) = &cluster.shared.real {
+            let (code, _) = real.ask(Method::GET, "/apis/tekton.dev/v1", &Value::Null);
+            assert_eq!(code, 200, "the real cluster has no Tekton Pipelines with tekton.dev/v1");
+            return Self { cluster };
+        }
         cluster.install(pipeline_runs());
         cluster.install(task_runs());
         cluster.admit(admission);
@@ -48,15 +55,18 @@ impl Tekton {
     }
 
     /// Picks a PipelineRun up: it is running from now on, with a TaskRun and a pod for each task of
-    /// its `pipelineSpec`.
+    /// its `pipelineSpec` that waits for no other.
     ///
     /// # Panics
     ///
     /// When there is no such PipelineRun.
     pub fn start(&self, namespace: &str, name: &str) {
+        if let Some(real) = &self.cluster.shared.real {
+            return real.start(namespace, name);
+        }
         let run = self.run(namespace, name).expect("the PipelineRun is there");
         let mut children = Vec::new();
-        for task in run["spec"]["pipelineSpec"]["tasks"].as_array().into_iter().flatten() {
+        for task in first_tasks(&run) {
             children.push(self.start_task(namespace, &run, task));
         }
         self.set_status(namespace, name, |status, now| {
@@ -128,7 +138,11 @@ impl Tekton {
         log: &str,
     ) {
         let name = format!("{run}-{task}");
-        self.cluster.log(namespace, &format!("{name}-pod"), &format!("step-{step}"), log);
+        let pod = format!("{name}-pod");
+        self.cluster.log(namespace, &pod, &format!("step-{step}"), log);
+        if let Some(real) = &self.cluster.shared.real {
+            return real.end_step(namespace, &pod, step, code);
+        }
         self.change(&task_runs(), namespace, &name, |object, now| {
             let status = &mut object["status"];
             let steps = status["steps"].as_array_mut().expect("a TaskRun that was started");
@@ -139,7 +153,11 @@ impl Tekton {
                 let end = if code == 0 {
                     condition("True", "Succeeded", "All Steps have completed executing")
                 } else {
-                    condition("False", "Failed", &format!("{step:?} exited with code {code}"))
+                    condition(
+                        "False",
+                        "Failed",
+                        &format!("\"step-{step}\" exited with code {code}: Error"),
+                    )
                 };
                 status["conditions"] = json!([end]);
                 status["completionTime"] = json!(time(now));
@@ -153,6 +171,9 @@ impl Tekton {
     ///
     /// When there is no such PipelineRun.
     pub fn finish(&self, namespace: &str, name: &str, well: bool) {
+        if let Some(real) = &self.cluster.shared.real {
+            return real.finish(namespace, name, well);
+        }
         let end = match well {
             true => condition("True", "Succeeded", "Tasks Completed: 1 (Failed: 0, Cancelled 0)"),
             false => condition("False", "Failed", "Tasks Completed: 1 (Failed: 1, Cancelled 0)"),
@@ -160,17 +181,11 @@ impl Tekton {
         self.end(namespace, name, end);
     }
 
-    /// Ends a PipelineRun with any condition.
-    ///
-    /// # Panics
-    ///
-    /// When there is no such PipelineRun.
-    pub fn end_with(&self, namespace: &str, name: &str, reason: &str, message: &str) {
-        self.end(namespace, name, condition("False", reason, message));
-    }
-
     /// Does what PipelineRuns were asked by `spec.status`: those that are to be cancelled end.
     pub fn obey(&self) {
+        if let Some(real) = &self.cluster.shared.real {
+            return real.obey();
+        }
         for run in self.runs() {
             let text = |field: &str| run["metadata"][field].as_str().unwrap_or_default().to_owned();
             let asked = run["spec"]["status"].as_str().unwrap_or_default();
@@ -231,11 +246,17 @@ impl Tekton {
     }
 }
 
+/// The tasks of a run that wait for no other.
+pub(crate) fn first_tasks(run: &Value) -> impl Iterator<Item = &Value> {
+    let tasks = run["spec"]["pipelineSpec"]["tasks"].as_array();
+    tasks.into_iter().flatten().filter(|task| task["runAfter"].is_null())
+}
+
 fn condition(status: &str, reason: &str, message: &str) -> Value {
     json!({"type": "Succeeded", "status": status, "reason": reason, "message": message})
 }
 
-fn has_ended(run: &Value) -> bool {
+pub(crate) fn has_ended(run: &Value) -> bool {
     run["status"]["conditions"][0]["status"].as_str().is_some_and(|status| status != "Unknown")
 }
 

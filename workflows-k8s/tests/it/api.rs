@@ -7,6 +7,7 @@ use http::{Method, Request};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use workflows_k8s::api::{ClusterAccess, openapi, router};
+use workflows_kube_standin::Subject;
 
 use crate::{
     platform::{ACME, CONTROLLER, Platform, workflow},
@@ -117,24 +118,15 @@ async fn platform() -> Platform {
     let platform = Platform::start().await;
     platform.cluster.token("alices-token", "alice", &["team-a-admins"]);
     platform.cluster.token("bobs-token", "bob", &[]);
-    platform.cluster.review(|spec| {
-        let attributes = &spec["resourceAttributes"];
-        let is_ours =
-            attributes["namespace"] == TEAM && attributes["group"] == "workflows.tekton.dev";
-        match spec["user"].as_str().unwrap() {
-            "alice" => {
-                spec["groups"] == json!(["team-a-admins"])
-                    && (is_ours || spec["nonResourceAttributes"]["path"] == "/v1/health")
-            }
-            "bob" => {
-                is_ours
-                    && attributes["resource"] == "runs"
-                    && attributes.get("subresource").is_none()
-                    && ["get", "list"].contains(&attributes["verb"].as_str().unwrap())
-            }
-            _ => false,
-        }
+    let all = json!({"apiGroups": ["workflows.tekton.dev"], "resources": ["*"], "verbs": ["*"]});
+    let looks = json!({
+        "apiGroups": ["workflows.tekton.dev"], "resources": ["runs"], "verbs": ["get", "list"],
     });
+    let health = json!({"nonResourceURLs": ["/v1/health"], "verbs": ["get"]});
+    let admins = || Subject::Group("team-a-admins".to_owned());
+    platform.cluster.bind(admins(), Some(TEAM), &[all]);
+    platform.cluster.bind(admins(), None, &[health]);
+    platform.cluster.bind(Subject::User("bob".to_owned()), Some(TEAM), &[looks]);
     platform
 }
 

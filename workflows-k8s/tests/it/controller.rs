@@ -301,7 +301,7 @@ async fn another_namespace_may_use_what_is_granted_to_it() {
 
 #[tokio::test]
 async fn watches_that_expire_and_break_lose_nothing() {
-    let platform = Platform::start().await;
+    let platform = Platform::stand_in("the server forgets at once").await;
     platform.connect(|_| {}).await;
     platform.apply("workflows", &workflow("kept", |_| {})).await;
     platform.ready("Workflow", "kept", "Registered").await;

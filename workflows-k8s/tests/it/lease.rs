@@ -8,6 +8,8 @@ use workflows_core::{ManualClock, SharedClock};
 use workflows_k8s::LeaseHolder;
 use workflows_kube_standin::{Cluster, Fault};
 
+use crate::world::TEAM;
+
 /// A replica, with a clock that all replicas share.
 struct Replica {
     holder: LeaseHolder,
@@ -17,7 +19,7 @@ struct Replica {
 
 fn replica(cluster: &Cluster, clock: &ManualClock, name: &str) -> Replica {
     let shared: SharedClock = Arc::new(clock.clone());
-    let holder = LeaseHolder::new(cluster.client(), "default", "sources", name).clock(shared);
+    let holder = LeaseHolder::new(cluster.client(), TEAM, "sources", name).clock(shared);
     let stop = CancellationToken::new();
     let task = tokio::spawn({
         let (holder, stop) = (holder.clone(), stop.clone());
@@ -47,6 +49,7 @@ impl Replica {
 #[tokio::test]
 async fn one_holds_it_and_another_takes_over() {
     let cluster = Cluster::start().await;
+    cluster.namespace(TEAM);
     let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
     let one = replica(&cluster, &clock, "one");
     one.comes_to(&clock, true).await;
@@ -70,6 +73,7 @@ async fn one_holds_it_and_another_takes_over() {
 #[tokio::test]
 async fn who_cannot_renew_it_does_not_hold_it_for_ever() {
     let cluster = Cluster::start().await;
+    cluster.namespace(TEAM);
     let clock = ManualClock::at(Timestamp::UNIX_EPOCH);
     let one = replica(&cluster, &clock, "one");
     one.comes_to(&clock, true).await;

@@ -18,9 +18,8 @@ use workflows_k8s::{
         BuiltConnection, Controller, DescribedConnection, DescribedNotifier, DriverKind,
         NotifierKind,
     },
-    resources,
 };
-use workflows_kube_standin::{Cluster, Resource, Tekton};
+use workflows_kube_standin::{Cluster, Resource, Subject, Tekton};
 
 use crate::world::TEAM;
 
@@ -58,6 +57,9 @@ impl NotifierKind for LogKind {
     }
 }
 
+/// Whose token that is.
+const USER: &str = "system:serviceaccount:workflows:workflows-controller";
+
 pub(crate) struct Platform {
     pub(crate) cluster: Cluster,
     pub(crate) tekton: Tekton,
@@ -73,16 +75,21 @@ pub(crate) struct Platform {
 impl Platform {
     /// All of it at work, with the repository `acme/api`.
     pub(crate) async fn start() -> Self {
-        let cluster = Cluster::start().await;
+        Self::of(Cluster::start().await).await
+    }
+
+    /// One whose cluster is never real, for what only a stand-in can be made to do.
+    pub(crate) async fn stand_in(because: &str) -> Self {
+        Self::of(Cluster::stand_in(because).await).await
+    }
+
+    async fn of(cluster: Cluster) -> Self {
         let tekton = cluster.tekton();
         cluster.namespace(TEAM);
-        let admin = cluster.client();
-        for definition in resources::definitions() {
-            let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-            send(&admin, Method::POST, path, &serde_json::to_value(definition).unwrap())
-                .await
-                .unwrap();
-        }
+        cluster.define().await;
+        // It may do what the deployment's roles say, and nothing else.
+        cluster.token(CONTROLLER, USER, &[]);
+        cluster.bind(Subject::User(USER.to_owned()), None, &rules_of_the_controller());
         Self::join(cluster, tekton).await
     }
 
@@ -91,9 +98,6 @@ impl Platform {
         let tenant = Tenant::new(TEAM).unwrap();
         let scm = ScriptedScm::new().under(tenant, ACME);
         let admin = cluster.client();
-        // It may do what the deployment's roles say, and nothing else.
-        let user = "system:serviceaccount:workflows:workflows-controller";
-        cluster.bind(CONTROLLER, user, &rules_of_the_controller());
         let client = cluster.client_with(CONTROLLER);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let hooks = format!("http://{}", listener.local_addr().unwrap());

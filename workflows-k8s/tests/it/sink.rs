@@ -107,7 +107,7 @@ async fn tasks_steps_and_logs_are_seen() {
     let test = status.tasks.iter().find(|task| &*task.name == "test").unwrap();
     assert_eq!(test.phase, TaskPhase::Failed);
     assert_eq!(test.steps[0].exit_code, Some(3));
-    assert_eq!(test.message, "\"run\" exited with code 3");
+    assert_eq!(test.message, "\"step-run\" exited with code 3: Error");
 
     let step = LogRef { task: "test".into(), step: "run".into() };
     let logs = world.sink.logs().unwrap();
@@ -167,6 +167,32 @@ async fn each_way_to_cancel_is_tektons_own_and_a_weaker_one_changes_nothing() {
 }
 
 #[tokio::test]
+async fn each_way_to_cancel_ends_a_run_that_is_under_way() {
+    let world = World::new().await;
+    for (name, mode) in [
+        ("ci-1", CancelMode::AfterRunningTasks),
+        ("ci-2", CancelMode::RunFinally),
+        ("ci-3", CancelMode::AtOnce),
+    ] {
+        let mut request = request(name);
+        let mut run = (*request.pipeline_run).clone();
+        run["spec"]["pipelineSpec"]["tasks"][1]["runAfter"] = json!(["build"]);
+        run["spec"]["pipelineSpec"]["finally"] = json!([
+            {"name": "tell", "taskSpec": {"steps": [{"name": "run", "image": "rust", "script": "true"}]}},
+        ]);
+        request.pipeline_run = run.into();
+        let ensured = world.sink.ensure(&request).await.unwrap();
+        world.tekton.start(TEAM, name);
+        let run = sink_run(&request, &ensured);
+        world.sink.cancel(&run, mode).await.unwrap();
+        world.tekton.obey();
+        let status = world.sink.state(&run).await.unwrap();
+        assert_eq!(status.phase, RunPhase::Cancelled, "{mode:?}: {}", status.message);
+        assert!(status.finished_at.is_some());
+    }
+}
+
+#[tokio::test]
 async fn a_run_that_ends_while_it_is_told_to_is_left_as_it_ended() {
     let world = World::new().await;
     let ensured = world.sink.ensure(&request("ci-1")).await.unwrap();
@@ -203,7 +229,7 @@ async fn a_conflict_is_read_and_decided_again() {
 
 #[tokio::test]
 async fn changes_go_on_after_the_server_forgot_where_they_were() {
-    let world = World::new().await;
+    let world = World::stand_in("the server forgets at once").await;
     let mut changes = world.sink.changes().unwrap();
     world.sink.ensure(&request("ci-1")).await.unwrap();
     assert_eq!(changes.next().await.unwrap().key, key("ci-1"));
@@ -239,8 +265,9 @@ async fn runs_of_others_are_not_told() {
 #[tokio::test]
 async fn tenants_can_share_a_namespace() {
     let world = World::new().await;
-    let sink = TektonSink::new(world.cluster.client(), Namespaces::one("default"));
+    world.cluster.namespace("shared");
+    let sink = TektonSink::new(world.cluster.client(), Namespaces::one("shared"));
     sink.ensure(&request("ci-1")).await.unwrap();
-    assert!(world.tekton.run("default", "ci-1").is_some());
+    assert!(world.tekton.run("shared", "ci-1").is_some());
     assert!(world.tekton.run(TEAM, "ci-1").is_none());
 }

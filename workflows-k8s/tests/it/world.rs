@@ -24,10 +24,18 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let cluster = Cluster::start().await;
+        Self::of(Cluster::start().await)
+    }
+
+    /// One that is never real, for what only a stand-in can be made to do.
+    pub(crate) async fn stand_in(because: &str) -> Self {
+        Self::of(Cluster::stand_in(because).await)
+    }
+
+    fn of(cluster: Cluster) -> Self {
         let tekton = cluster.tekton();
         cluster.namespace(TEAM);
-        let clock = Arc::new(ManualClock::at(Timestamp::UNIX_EPOCH));
+        let clock = Arc::new(ManualClock::at(Timestamp::now()));
         let of_cluster = Arc::clone(&clock);
         cluster.clock(move || workflows_core::Clock::now(&*of_cluster));
         let sink = TektonSink::new(cluster.client(), Namespaces::same_name())
@@ -66,8 +74,8 @@ pub(crate) fn request(name: &str) -> RunRequest {
             },
         },
         "spec": {"pipelineSpec": {"tasks": [
-            {"name": "build", "taskSpec": {"steps": [{"name": "compile", "image": "rust"}]}},
-            {"name": "test", "taskSpec": {"steps": [{"name": "run", "image": "rust"}]}},
+            {"name": "build", "taskSpec": {"steps": [{"name": "compile", "image": "rust", "script": "make"}]}},
+            {"name": "test", "taskSpec": {"steps": [{"name": "run", "image": "rust", "script": "make test"}]}},
         ]}},
     });
     RunRequest::new(key, tenant(), name, run)

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use workflows_core::SystemClock;
 use workflows_github_standin::{AppHandle, Hub, RepoHandle};
-use workflows_kube_standin::{Cluster, Resource, Tekton};
+use workflows_kube_standin::{Cluster, Resource, Subject, Tekton};
 
 /// The namespace of the workflows.
 pub(crate) const TEAM: &str = "team-a";
@@ -38,11 +38,7 @@ impl World {
         let tekton = cluster.tekton();
         cluster.namespace(TEAM);
         cluster.namespace("workflows");
-        for definition in workflows_k8s::resources::definitions() {
-            let definition = serde_json::to_value(definition).unwrap();
-            post(&cluster, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", &definition)
-                .await;
-        }
+        cluster.define().await;
         let roles: Vec<Value> =
             serde_saphyr::from_multiple(include_str!("../../deploy/rbac.yaml")).unwrap();
         let is_role = |one: &&Value| one["kind"] == "ClusterRole" || one["kind"] == "Role";
@@ -51,7 +47,9 @@ impl World {
             .filter(is_role)
             .flat_map(|role| role["rules"].as_array().unwrap().clone())
             .collect();
-        cluster.bind(TOKEN, "system:serviceaccount:workflows:workflows-controller", &rules);
+        let user = "system:serviceaccount:workflows:workflows-controller";
+        cluster.token(TOKEN, user, &[]);
+        cluster.bind(Subject::User(user.to_owned()), None, &rules);
 
         let port = free_port();
         let hub = Hub::start(Arc::new(SystemClock));
