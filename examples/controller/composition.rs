@@ -47,9 +47,11 @@ impl Composed {
             "workflows-controller",
             settings.replica.as_str(),
         );
-        let mut controller = Controller::builder(client.clone(), secrets.clone())
-            .notifier(notifiers::Log)
-            .leader(lease.holds());
+        let mut controller =
+            Controller::builder(client.clone(), secrets.clone()).leader(lease.holds());
+        for kind in notifiers::ALL {
+            controller = controller.notifier(kind);
+        }
         if !settings.namespaces.is_empty() {
             controller = controller.namespaces(settings.namespaces.clone());
         }

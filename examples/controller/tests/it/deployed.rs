@@ -87,6 +87,16 @@ impl World {
         Self { cluster, tekton, repo, port, directory, _hub: hub, _app: app }
     }
 
+    /// Makes a Secret of the team's.
+    pub(crate) async fn secret(&self, name: &str, key: &str, value: &str) {
+        secret(&self.cluster, name, key, value).await;
+    }
+
+    /// Makes a custom resource of the team's.
+    pub(crate) async fn apply(&self, plural: &str, object: &Value) {
+        post(&self.cluster, &custom(plural), object).await;
+    }
+
     /// Starts a process of the controller with this ledger.
     pub(crate) fn start(&self, replica: &str, port: u16, ledger: (&str, &str)) -> Process {
         let log = self.directory.path().join(format!("{replica}.log"));

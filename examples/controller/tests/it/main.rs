@@ -3,4 +3,5 @@
 
 mod deployed;
 mod fire;
+mod notifiers;
 mod replicas;
