@@ -23,7 +23,9 @@ fuzz_target!(|input: (&str, &str)| {
             ],
         },
     });
-    let Ok(workflow) = load_object("fuzz", &document, &LoadContext::in_repository()) else { return };
+    let Ok(workflow) = load_object("fuzz", &document, &LoadContext::in_repository()) else {
+        return;
+    };
     let event = json!({"kind": "pull_request", "pull_request": {"title": text}});
     let values = Values::new(&event, "key", "name");
     let Ok(run) = workflow.pipeline_run("t", &values, None) else { return };

@@ -2,7 +2,7 @@
 //!
 //! [`TektonSink`] executes runs as Tekton PipelineRuns, [`KubernetesSecrets`] reads secrets, and
 //! [`violations`] checks a PipelineRun against the rules for names, labels, annotations and owners
-//! before it is sent anywhere. [`resources`] are the custom resources; with the feature `controller` an
+//! before it is sent anywhere. [`AnnotatedRuns`] tells of PipelineRuns that others created. [`resources`] are the custom resources; with the feature `controller` an
 //! engine is kept in step with them, and with `api` it is served over HTTP.
 
 #[cfg(feature = "api")]
@@ -22,5 +22,5 @@ pub use self::{
     limits::{Violation, violations},
     namespaces::Namespaces,
     secrets::KubernetesSecrets,
-    tekton::{Swept, TektonSink},
+    tekton::{AnnotatedRuns, Swept, TektonSink},
 };

@@ -63,8 +63,11 @@ impl Notifier for StatusNotifier {
         let Some(commit) = &run.commit else { return Ok(Delivered::default()) };
         let connection = self.driver.connect(&self.connection, &run.repo).await?;
         let reporter = connection.status_reporter().ok_or_else(|| {
-            Error::unsupported("show a status", "the connection shows no statuses")
-                .with("connection", &self.connection)
+            Error::unsupported(
+                "show a status",
+                "the repository's host has no place for statuses; the archive tells how runs stand",
+            )
+            .with("connection", &self.connection)
         })?;
         let context = format!("{}/{}", self.prefix, run.workflow);
         let status = Status::of_run(commit.clone(), context, run);

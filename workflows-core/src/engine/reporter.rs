@@ -112,8 +112,11 @@ async fn report(
     let connection = core.connections.repository(&key.tenant, &key.repo.connection, &key.repo.name);
     let connection = core.call("connect to the repository", connection).await?;
     let reporter = connection.status_reporter().ok_or_else(|| {
-        Error::unsupported("show a status", "the connection shows no statuses")
-            .with("connection", &key.repo.connection)
+        Error::unsupported(
+            "show a status",
+            "the repository's host has no place for statuses; the archive tells how runs stand",
+        )
+        .with("connection", &key.repo.connection)
     })?;
     core.call("show a status", reporter.report(status, earlier)).await
 }

@@ -524,11 +524,10 @@ mod tests {
         #[test]
         fn the_quick_forms_agree_with_the_glob(
             text in "[ab/*]{1,6}|(a|b|/){0,3}\\*|(a/|b/){0,3}\\*\\*|\\*\\*/\\*[ab./]{0,3}",
-            name in "[ab./]{0,8}",
+            // A name of the kinds meant here has no empty part.
+            name in "([ab.]{1,3}/){0,3}[ab.]{1,3}",
         ) {
             if let Ok(pattern) = Pattern::new(&text) {
-                // A name of the kinds meant here has no empty part.
-                prop_assume!(name.split('/').all(|part| !part.is_empty()));
                 let slow = glob(&text).unwrap().compile_matcher();
                 prop_assert_eq!(pattern.matches(&name), slow.is_match(&name), "{} {}", text, name);
                 prop_assert!(!pattern.matches(&name) || name.starts_with(pattern.literal_prefix()));

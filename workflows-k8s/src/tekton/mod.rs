@@ -1,5 +1,6 @@
 //! Runs as Tekton PipelineRuns: [`TektonSink`].
 
+mod annotated;
 mod cancel;
 mod changes;
 mod credential;
@@ -24,7 +25,7 @@ use workflows_core::{
     sink::{ChangedRun, EnsuredRun, GivenCredential, LogSource, RunRequest, SinkRun},
 };
 
-pub use self::credential::Swept;
+pub use self::{annotated::AnnotatedRuns, credential::Swept};
 use self::{
     changes::Place,
     credential::{Fate, Owner},
@@ -209,12 +210,10 @@ impl TektonSink {
         self.find(&namespace, &name, &run.key, uid.as_deref()).await
     }
 
-    async fn task_runs_of(&self, object: &DynamicObject) -> Result<Vec<TaskRun>> {
-        let namespace = object.namespace().unwrap_or_default();
-        let uid = object.metadata.uid.clone().unwrap_or_default();
+    async fn task_runs_of(&self, namespace: &str, uid: &str) -> Result<Vec<TaskRun>> {
         // By the run's uid and not its name, which another run may have had before.
         let params = ListParams::default().labels(&format!("tekton.dev/pipelineRunUID={uid}"));
-        let listed = self.task_runs(&namespace).list(&params).await;
+        let listed = self.task_runs(namespace).list(&params).await;
         let listed = listed.map_err(|error| from_kube("read a run's tasks", error, self.now()))?;
         listed.items.iter().map(read).collect()
     }
@@ -230,22 +229,24 @@ impl TektonSink {
     }
 
     fn ensured(&self, created: bool, handle: &Handle) -> EnsuredRun {
+        EnsuredRun { created, handle: handle.to_text().into(), link: self.link(handle) }
+    }
+
+    fn link(&self, handle: &Handle) -> Option<String> {
         let Handle { namespace, name, .. } = handle;
-        let link = self
-            .dashboard
-            .as_ref()
-            .map(|address| format!("{address}/#/namespaces/{namespace}/pipelineruns/{name}"));
-        EnsuredRun { created, handle: handle.to_text().into(), link }
+        let address = self.dashboard.as_ref()?;
+        Some(format!("{address}/#/namespaces/{namespace}/pipelineruns/{name}"))
     }
 
     /// Where a step of a run writes its log.
     async fn step(&self, run: &SinkRun, step: &LogRef) -> Result<StepPlace> {
         let object = self.find_run(run).await?;
-        let task_runs = self.task_runs_of(&object).await?;
+        let handle = self.handle(&object)?;
+        let task_runs = self.task_runs_of(&handle.namespace, &handle.uid).await?;
         let of_task = task_runs.iter().find(|one| one.task() == &*step.task);
         match of_task.and_then(|one| one.container(&step.step)) {
             Some((pod, container)) => Ok(StepPlace {
-                namespace: object.namespace().unwrap_or_default(),
+                namespace: handle.namespace,
                 pod: pod.to_owned(),
                 container: container.to_owned(),
             }),
@@ -332,7 +333,10 @@ impl RunSink for TektonSink {
         let object = self.find_run(run).await?;
         let pipeline_run: PipelineRun = read(&object)?;
         let task_runs = match pipeline_run.has_children() {
-            true => self.task_runs_of(&object).await?,
+            true => {
+                let handle = self.handle(&object)?;
+                self.task_runs_of(&handle.namespace, &handle.uid).await?
+            }
             false => Vec::new(),
         };
         Ok(pipeline_run.run_status(&task_runs))

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use workflows_core::{
     RunPhase, RunStatus, TaskStatus,
@@ -21,9 +21,10 @@ pub(super) struct PipelineRun {
     status: PipelineRunStatus,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// The part that Tekton writes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct PipelineRunStatus {
+pub(super) struct PipelineRunStatus {
     conditions: Vec<Condition>,
     start_time: Option<Timestamp>,
     completion_time: Option<Timestamp>,
@@ -33,7 +34,7 @@ struct PipelineRunStatus {
     pipeline_spec: PipelineSpec,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Condition {
     #[serde(rename = "type")]
@@ -43,35 +44,35 @@ struct Condition {
     message: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct ChildReference {
     name: String,
     pipeline_task_name: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct SkippedTask {
     name: String,
     reason: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct NamedValue {
     name: String,
     value: Value,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct PipelineSpec {
     tasks: Vec<PipelineTask>,
     finally: Vec<PipelineTask>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct PipelineTask {
     name: String,
@@ -159,6 +160,18 @@ impl TaskRun {
             link: None,
             steps: self.status.steps.iter().map(step).collect(),
         }
+    }
+}
+
+impl PipelineRunStatus {
+    pub(super) fn ended_at(&self) -> Option<Timestamp> {
+        self.completion_time
+    }
+}
+
+impl From<PipelineRunStatus> for PipelineRun {
+    fn from(status: PipelineRunStatus) -> Self {
+        Self { status }
     }
 }
 

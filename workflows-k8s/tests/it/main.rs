@@ -1,6 +1,7 @@
 //! Workflows on Kubernetes, over HTTP with a stand-in for the API server and for Tekton.
 
 #[cfg(all(feature = "api", feature = "controller"))]
+mod annotated;
 mod api;
 mod conformance;
 #[cfg(feature = "controller")]

@@ -150,7 +150,7 @@ async fn a_connection_without_statuses_is_told_once() {
     let run = world.running(|_| {}).await;
     world.over_time(HOURS(1), SECONDS(60)).await;
     let error = records(&world).await.remove(0).error.unwrap();
-    assert!(error.contains("the connection shows no statuses"), "{error}");
+    assert!(error.contains("has no place for statuses"), "{error}");
     assert_eq!(world.scm.calls(ScmCall::ReportStatus), 0);
     assert_eq!(world.state(&run).await, RunState::Running);
 }
