@@ -49,6 +49,11 @@ impl Tekton {
         self.cluster.objects(&pipeline_runs())
     }
 
+    /// Every PipelineRun that has not ended.
+    pub fn under_way(&self) -> Vec<Value> {
+        self.runs().into_iter().filter(|run| !has_ended(run)).collect()
+    }
+
     /// One PipelineRun.
     pub fn run(&self, namespace: &str, name: &str) -> Option<Value> {
         self.cluster.object(&pipeline_runs(), namespace, name)

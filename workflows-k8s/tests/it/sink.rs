@@ -211,6 +211,8 @@ async fn a_conflict_is_read_and_decided_again() {
     let world = World::new().await;
     let ensured = world.sink.ensure(&request("ci-1")).await.unwrap();
     let run = sink_run(&request("ci-1"), &ensured);
+    // Nobody else writes to one whose steps are running.
+    world.tekton.start(TEAM, "ci-1");
     let modified = Refusal::new(409, "Conflict", "the object has been modified", json!({}));
     world.cluster.fail("PATCH", 2, Fault::Refused(modified.clone()));
     world.sink.cancel(&run, CancelMode::AtOnce).await.unwrap();

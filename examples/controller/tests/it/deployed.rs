@@ -131,11 +131,9 @@ impl World {
     pub(crate) async fn conclude(&self, commits: &[String]) {
         let deadline = Instant::now() + Duration::from_secs(120);
         loop {
-            for run in self.tekton.runs() {
+            for run in self.tekton.under_way() {
                 let name = run["metadata"]["name"].as_str().unwrap();
-                if run["status"]["conditions"].is_null() {
-                    self.tekton.finish(TEAM, name, true);
-                }
+                self.tekton.finish(TEAM, name, true);
             }
             let left: Vec<&String> =
                 commits.iter().filter(|commit| !self.is_concluded(commit)).collect();
