@@ -4,7 +4,7 @@ use std::{fmt::Debug, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{TryStreamExt, stream::BoxStream};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -49,9 +49,34 @@ pub trait RunSink: Debug + Send + Sync + 'static {
         None
     }
 
+    /// The runs that are here, whatever the engine knows of them: what a ledger that was lost is
+    /// rebuilt from. By default there are none, for a sink whose runs do not outlive the ledger.
+    fn existing(&self) -> BoxStream<'static, Result<ExistingRun>> {
+        futures::stream::empty().boxed()
+    }
+
     /// Logs of steps, where the sink keeps them.
     fn logs(&self) -> Option<&dyn LogSource> {
         None
+    }
+}
+
+/// A run that a sink has, with what it was created with.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ExistingRun {
+    /// The PipelineRun, with the annotations that say which run's it is.
+    pub pipeline_run: Value,
+    /// As [`EnsuredRun::handle`].
+    pub handle: Arc<str>,
+    /// As [`EnsuredRun::link`].
+    pub link: Option<String>,
+}
+
+impl ExistingRun {
+    /// A run without a link.
+    pub fn new(pipeline_run: Value, handle: impl Into<Arc<str>>) -> Self {
+        Self { pipeline_run, handle: handle.into(), link: None }
     }
 }
 

@@ -14,7 +14,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use crate::{
     CancelMode, CloneCredential, Error, ErrorKind, LogRef, Result, RunKey, RunPhase, RunSink,
     RunStatus,
-    sink::{ChangedRun, EnsuredRun, GivenCredential, LogSource, RunRequest, SinkRun},
+    sink::{ChangedRun, EnsuredRun, ExistingRun, GivenCredential, LogSource, RunRequest, SinkRun},
 };
 
 /// A [`RunSink`] in memory whose runs are driven by a test. Clones share everything.
@@ -376,6 +376,19 @@ impl RunSink for ScriptedSink {
     async fn renew(&self, run: &SinkRun, given: &GivenCredential) -> Result<()> {
         self.script().renewed.push((run.key.clone(), given.credential.clone()));
         Ok(())
+    }
+
+    fn existing(&self) -> BoxStream<'static, Result<ExistingRun>> {
+        let script = self.script();
+        let existing: Vec<_> = script
+            .runs
+            .values()
+            .map(|run| {
+                let handle = format!("scripted/{}", run.request.name);
+                Ok(ExistingRun::new((*run.request.pipeline_run).clone(), handle))
+            })
+            .collect();
+        futures::stream::iter(existing).boxed()
     }
 
     fn changes(&self) -> Option<BoxStream<'static, ChangedRun>> {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     CancelMode, CommitId, DeliveryKey, Error, Event, EventKey, EventKind, GroupKey, Observation,
-    RepoRef, Result, RunKey, SubjectClaim, Tenant, WorkflowId,
+    RepoRef, Result, Run, RunKey, SubjectClaim, Tenant, WorkflowId,
     event::{Occurrence, Seen},
 };
 
@@ -33,7 +33,7 @@ use crate::{
 /// let observation = command.observed(Tenant::default(), repo, "request-1", "alice");
 /// assert_eq!(observation.claim.subject().as_str(), "command/request-1");
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", rename_all_fields = "camelCase", tag = "command")]
 #[non_exhaustive]
 pub enum Command {
@@ -78,6 +78,12 @@ pub enum Command {
     Resend {
         /// The notification.
         delivery: DeliveryKey,
+    },
+    /// Takes up a run that a sink has and the ledger does not know. Of one that is known nothing
+    /// changes. The engine tells itself this when it starts with a ledger that is new.
+    Adopt {
+        /// The run, as it is known by what its PipelineRun carries.
+        run: Box<Run>,
     },
 }
 

@@ -16,6 +16,7 @@ use super::{
     gate::{self, Gate},
     matcher::AttemptRequest,
     scheduler,
+    transition::follow,
 };
 use crate::{
     Approval, AttemptId, CommitId, DeliveryKey, Event, EventKey, EventKind, Result, Run, RunKey,
@@ -170,13 +171,17 @@ impl Given<'_> {
     }
 
     async fn by_program(&self, command: Command, effects: &mut Effects) -> Result<CommandOutcome> {
+        let origin = gate::sender_origin(self.event);
+        let program = matches!(origin, FactsOrigin::Caller { .. });
+        let command = match command {
+            Command::Adopt { run } if program => return self.adopt(*run, effects).await,
+            other => other,
+        };
         let request = match &command {
             Command::Approve { .. } => Request::Approve,
             Command::Rerun { .. } => Request::Rerun,
             _ => Request::Cancel,
         };
-        let origin = gate::sender_origin(self.event);
-        let program = matches!(origin, FactsOrigin::Caller { .. });
         if let Some(denied) = self.denied(request, origin).await? {
             return Ok(denied);
         }
@@ -250,7 +255,23 @@ impl Given<'_> {
             }
             Command::ClearQueue { group } => self.clear_queue(&group, effects).await,
             Command::Resend { delivery } => self.resend(&delivery, effects).await,
+            // The embedding program's were carried out above, and others may not.
+            Command::Adopt { run } => Ok(no_run(&run.key)),
         }
+    }
+
+    /// Writes a run down that is under way, and has it looked at. It was allowed when it was created.
+    async fn adopt(&self, mut run: Run, effects: &mut Effects) -> Result<CommandOutcome> {
+        if self.run(&run.key, true).await?.is_some() {
+            return Ok(done(format!("run {} was known", run.name)));
+        }
+        run.order = self.event.sequence;
+        follow(self.core, None, &run, effects).await?;
+        let key = WorkKey::run(run.key.clone());
+        effects.work.push(NewWork::now(run.tenant.clone(), Stage::Observe, key));
+        let effect = format!("run {} is known again", run.name);
+        effects.runs.push(run);
+        Ok(done(effect))
     }
 
     /// What the policy says when it does not allow a command.
@@ -427,6 +448,7 @@ impl Command {
             Self::Unhold { .. } => "unhold",
             Self::ClearQueue { .. } => "clear_queue",
             Self::Resend { .. } => "resend",
+            Self::Adopt { .. } => "adopt",
         }
     }
 }

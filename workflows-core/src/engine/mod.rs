@@ -64,6 +64,7 @@ mod options;
 mod outbox;
 mod planner;
 mod presentation;
+mod rebuild;
 mod renewal;
 mod reporter;
 mod retention;

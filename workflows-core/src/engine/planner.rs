@@ -11,7 +11,7 @@ use super::{
     gate::{self, Gate},
     matcher::AttemptRequest,
     mutator::{Mutation, PlannedPipelineRun},
-    run_identity::{RunIdentity, run_name},
+    run_identity::{RunIdentity, Shown, run_name},
     run_inputs::{References, RunInputs, pipeline_file},
     scheduler,
 };
@@ -192,7 +192,13 @@ impl Planning<'_> {
         let mut pipeline_run = rendered.map_err(|error| failed("pipeline", error))?;
         let groups = candidate.loaded.groups(candidate.id, candidate.trigger, &values);
         let groups = groups.map_err(|error| failed("concurrency", error))?;
-        let identity = RunIdentity::of(core, event, attempt, candidate, &self.key, &name);
+        let status_context = context(core, workflow, candidate.trigger);
+        let shown = Shown {
+            definition: candidate.loaded.digest(),
+            status_context: &status_context,
+            groups: &groups,
+        };
+        let identity = RunIdentity::of(core, event, attempt, candidate, &self.key, &name, &shown);
         identity.put_on(&mut pipeline_run);
         let delay = self.mutate(&mut pipeline_run, &identity).await?;
         self.judge(&pipeline_run, sink.as_str(), workflow).await?;
@@ -244,7 +250,7 @@ impl Planning<'_> {
             credential_until: None,
             remarks: self.remarks(delay.as_ref()),
             notify: told(core, event, workflow),
-            status_context: Some(context(core, workflow, candidate.trigger)),
+            status_context: Some(status_context),
             retention: spec.retention.clone(),
             facts,
             judged_by,

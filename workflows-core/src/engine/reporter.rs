@@ -7,7 +7,7 @@
 
 use jiff::SignedDuration;
 
-use super::{backoff, core::Core, presentation};
+use super::{backoff, core::Core, presentation, run_identity::ADOPTED};
 use crate::{
     Error, ErrorKind, Result,
     repo::{EarlierReport, ReportedStatus, Status, StatusState},
@@ -29,7 +29,7 @@ pub(crate) async fn run(core: &Core, claim: &Claim) -> Result<Committed> {
     let Some(record) = core.store.status(key).await? else {
         return core.commit(claim, Effects::default()).await;
     };
-    let Some(wanted) = wanted(core, &record).await? else {
+    let Some(Wanted { status: wanted, may_show_already }) = wanted(core, &record).await? else {
         return core.commit(claim, Effects::default()).await;
     };
     let digest = presentation::digest(&wanted);
@@ -60,7 +60,7 @@ pub(crate) async fn run(core: &Core, claim: &Claim) -> Result<Committed> {
     let earlier = EarlierReport {
         id: known.as_deref(),
         // What was given up may have reached the host, too.
-        may_have_reached: claim.attempts > 1 || record.error.is_some(),
+        may_have_reached: may_show_already || claim.attempts > 1 || record.error.is_some(),
     };
     let mut after = record.clone();
     after.updated_at = now;
@@ -89,16 +89,27 @@ pub(crate) async fn run(core: &Core, claim: &Claim) -> Result<Committed> {
     core.commit(claim, Effects { reported: vec![after], ..Effects::default() }).await
 }
 
-/// What a status should show now; `None` when its run is not kept any more.
-async fn wanted(core: &Core, record: &StatusRecord) -> Result<Option<Status>> {
+/// What a status should show now.
+struct Wanted {
+    status: Status,
+    /// Whether a ledger that was lost may have shown it.
+    may_show_already: bool,
+}
+
+/// `None` when its run is not kept any more.
+async fn wanted(core: &Core, record: &StatusRecord) -> Result<Option<Wanted>> {
     let key = &record.desire.key;
     match &record.desire.subject {
         StatusSubject::Run { run } => {
             let run = core.store.run(&key.tenant, run).await?;
-            Ok(run.map(|run| presentation::of_run(key, &run)))
+            Ok(run.map(|run| Wanted {
+                status: presentation::of_run(key, &run),
+                may_show_already: run.remarks.contains_key(ADOPTED),
+            }))
         }
         StatusSubject::Note { state, title, summary, actions } => {
-            Ok(Some(presentation::of_note(key, *state, title, summary, actions)))
+            let status = presentation::of_note(key, *state, title, summary, actions);
+            Ok(Some(Wanted { status, may_show_already: false }))
         }
     }
 }

@@ -3,13 +3,32 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::{core::Core, planner::Candidate};
-use crate::{AttemptId, Event, RunKey, event::Revision};
+use crate::{
+    AttemptId, Event, EventKey, RepoRef, Run, RunKey, RunState, SinkName, Tenant, WorkflowId,
+    event::Revision,
+    run::{GroupMembership, Origin},
+    sink::ExistingRun,
+};
 
 /// The prefix of the labels and annotations that say what a run is for.
 pub(crate) const DOMAIN: &str = "workflows.tekton.dev";
+
+/// The remark on runs that a ledger was rebuilt from.
+pub(super) const ADOPTED: &str = "adopted";
+
+/// What a run's PipelineRun tells besides its cause, for the day on which the ledger is lost.
+pub(super) struct Shown<'a> {
+    /// The digest of the document that defined it.
+    pub(super) definition: &'a str,
+    /// The name of its status.
+    pub(super) status_context: &'a str,
+    /// Its concurrency groups.
+    pub(super) groups: &'a [GroupMembership],
+}
 
 /// What a PipelineRun carries so that it can be told whose it is, whatever the ledger knows.
 pub(super) struct RunIdentity {
@@ -27,6 +46,7 @@ impl RunIdentity {
         candidate: &Candidate<'_>,
         run: &RunKey,
         name: &Arc<str>,
+        shown: &Shown<'_>,
     ) -> Self {
         let Event { tenant, repo, kind, key, head, pull_request, .. } = event;
         let mut annotations = BTreeMap::new();
@@ -49,6 +69,12 @@ impl RunIdentity {
         }
         if let Some(number) = &number {
             annotate("pull-request", number);
+        }
+        annotate("subject", event.subject.as_str());
+        annotate("definition", shown.definition);
+        annotate("status", shown.status_context);
+        if !shown.groups.is_empty() {
+            annotate("groups", &json!(shown.groups).to_string());
         }
         let host = core.connections.get(tenant, &repo.connection);
         let archived = match host {
@@ -102,6 +128,72 @@ impl RunIdentity {
             target.extend(values.iter().map(|(name, value)| (name.clone(), json!(value))));
         }
     }
+}
+
+/// The run of which a PipelineRun tells that it is its; `None` when it tells of none, or of one whose
+/// key is another's. What it does not tell is left out: who is told of its end, how long it is kept.
+pub(super) fn read(sink: &SinkName, existing: ExistingRun, now: Timestamp) -> Option<Run> {
+    let metadata = &existing.pipeline_run["metadata"];
+    let told = |name: &str| metadata["annotations"][format!("{DOMAIN}/{name}")].as_str();
+    let workflow = told("workflow")?;
+    let workflow = match workflow.rsplit_once('#') {
+        Some((repo, name)) => WorkflowId::in_repository(repo.into(), name),
+        None => WorkflowId::registered(workflow),
+    };
+    let tenant = Tenant::new(told("tenant")?).ok()?;
+    let trigger: Arc<str> = told("trigger")?.into();
+    let event = EventKey::new(told("event")?);
+    let attempt = AttemptId::new(told("attempt").unwrap_or_default());
+    let key = RunKey::of(&tenant, &workflow, &trigger, &event, &attempt);
+    if told("run-key")? != key.as_str() {
+        return None;
+    }
+    let groups = told("groups").and_then(|groups| serde_json::from_str(groups).ok());
+    Some(Run {
+        key,
+        version: 0,
+        tenant,
+        repo: RepoRef {
+            connection: told("connection")?.into(),
+            id: told("repository-id")?.into(),
+            name: told("repository")?.into(),
+        },
+        workflow,
+        trigger,
+        event,
+        order: 0,
+        subject: serde_json::from_value(json!(told("subject")?)).ok()?,
+        unchained: false,
+        attempt,
+        commit: told("commit").and_then(|commit| commit.parse().ok()),
+        reference: told("ref").map(Into::into),
+        pull_request: told("pull-request").and_then(|number| number.parse().ok()),
+        origin: Origin { digest: told("definition")?.into(), commit: None, path: None },
+        name: metadata["name"].as_str()?.into(),
+        sink: sink.clone(),
+        pipeline_run: Arc::new(existing.pipeline_run.clone()),
+        groups: groups.unwrap_or_default(),
+        state: RunState::Created,
+        message: String::new(),
+        cancel: None,
+        replaces: Vec::new(),
+        handle: Some(existing.handle),
+        link: existing.link,
+        tasks: Vec::new(),
+        results: Vec::new(),
+        failure: None,
+        secrets: Vec::new(),
+        credential_until: None,
+        remarks: BTreeMap::from([(ADOPTED.to_owned(), "the ledger was rebuilt".to_owned())]),
+        notify: Vec::new(),
+        status_context: told("status").map(Into::into),
+        retention: None,
+        facts: Vec::new(),
+        judged_by: BTreeMap::new(),
+        created_at: now,
+        started_at: None,
+        finished_at: None,
+    })
 }
 
 fn object_value(value: &mut Value) -> &mut Map<String, Value> {

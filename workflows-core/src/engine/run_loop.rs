@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{backoff, core::Core, retention, stage};
+use super::{backoff, core::Core, rebuild, retention, stage};
 use crate::{
     Error, EventSource, RunSink, SinkName, Tenant,
     sink::ChangedRun,
@@ -31,6 +31,8 @@ pub(crate) async fn run(
     sources: Vec<(Arc<dyn EventSource>, SourceContext)>,
     shutdown: CancellationToken,
 ) {
+    // Boxed, or programs that embed the engine come near the compiler's limits.
+    rebuild::rebuild(&core, &shutdown).boxed().await;
     let loops = TaskTracker::new();
     let workers = Arc::new(Workers::new(Arc::clone(&core), shutdown.clone()));
     for stage in Stage::ALL {

@@ -4,6 +4,7 @@ mod annotated;
 mod cancel;
 mod changes;
 mod credential;
+mod existing;
 mod identity;
 mod logs;
 mod status;
@@ -11,7 +12,7 @@ mod status;
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
+use futures::{StreamExt, stream::BoxStream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{
@@ -22,7 +23,7 @@ use kube::{
 use workflows_core::{
     CancelMode, Error, ErrorKind, LogRef, Result, RunKey, RunSink, RunStatus, SharedClock,
     SystemClock,
-    sink::{ChangedRun, EnsuredRun, GivenCredential, LogSource, RunRequest, SinkRun},
+    sink::{ChangedRun, EnsuredRun, ExistingRun, GivenCredential, LogSource, RunRequest, SinkRun},
 };
 
 pub use self::{annotated::AnnotatedRuns, credential::Swept};
@@ -46,6 +47,7 @@ const MANAGER: &str = "workflows";
 /// | `state` | GET, and one list of its TaskRuns | nothing changes | |
 /// | `renew` | GET; POST and PATCH of the Secret | the Secret holds the newer credential | a Secret that is not the run's |
 /// | `cancel` | GET, PATCH of `spec.status` | nothing changes; a stronger way replaces a weaker one | |
+/// | `existing` | lists, a page at a time | nothing changes | |
 /// | `changes` | a watch of PipelineRuns and one of TaskRuns for each place | | |
 /// | `logs` | list of TaskRuns, GET of a pod's log | nothing changes | |
 ///
@@ -405,6 +407,14 @@ impl RunSink for TektonSink {
             task_runs: api(&namespace, "TaskRun"),
         });
         Some(changes::changes(places.collect()))
+    }
+
+    fn existing(&self) -> BoxStream<'static, Result<ExistingRun>> {
+        let places = self.namespaces.watched().into_iter().map(|namespace| match namespace {
+            Some(namespace) => self.pipeline_runs(&namespace),
+            None => Api::all_with(self.client.clone(), &resource("PipelineRun")),
+        });
+        existing::existing(self.clone(), places.collect()).boxed()
     }
 
     fn logs(&self) -> Option<&dyn LogSource> {

@@ -181,6 +181,11 @@ impl PipelineRun {
         self.phase().is_terminal()
     }
 
+    /// When it ended, when it has.
+    pub(super) fn ended_at(&self) -> Option<Timestamp> {
+        self.status.completion_time.filter(|_| self.has_ended())
+    }
+
     /// Whether it has tasks whose TaskRuns say more.
     pub(super) fn has_children(&self) -> bool {
         !self.status.child_references.is_empty()

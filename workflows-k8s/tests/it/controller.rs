@@ -79,9 +79,9 @@ async fn what_the_schema_cannot_say_is_told_in_status() {
 async fn a_status_is_written_once_for_a_change() {
     let platform = Platform::start().await;
     platform.connect(|_| {}).await;
+    platform.ready("ScmConnection", ACME, "InUse").await;
     platform.apply("workflows", &workflow("ci", |_| {})).await;
     platform.ready("Workflow", "ci", "Registered").await;
-    platform.ready("ScmConnection", ACME, "InUse").await;
     // Another program with the same to say says nothing.
     let other = Platform::join(platform.cluster.clone(), platform.tekton.clone()).await;
     other.apply("workflows", &workflow("second", |_| {})).await;
@@ -296,6 +296,36 @@ async fn another_namespace_may_use_what_is_granted_to_it() {
     pushed.tenant = other;
     platform.hears(pushed).await;
     assert_eq!(platform.run_of("ci").await["metadata"]["namespace"], "team-b");
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_ledger_that_is_lost_is_rebuilt_from_the_runs() {
+    let platform = Platform::start().await;
+    let repo = platform.scm.create("acme/api");
+    platform.connect(|_| {}).await;
+    platform.apply("workflows", &workflow("ci", |_| {})).await;
+    platform.ready("Workflow", "ci", "Registered").await;
+    platform.hears(repo.push("alice", "main", &[("a", "1")])).await;
+    let run = platform.run_of("ci").await;
+    let name = run["metadata"]["name"].as_str().unwrap();
+
+    // A program with a ledger of its own, for the same host.
+    let platform = platform.with_a_new_ledger().await;
+    let all = workflows_core::store::RunQuery::of(crate::world::tenant());
+    let known = tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        loop {
+            match platform.handle.runs(all.clone()).await.unwrap().items.pop() {
+                Some(run) => break run,
+                None => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            }
+        }
+    });
+    assert_eq!(&*known.await.expect("the run is known again").name, name);
+    platform.tekton.finish(TEAM, name, true);
+    let (state, _) = wait_for_status(&platform, &repo, &repo.head("main"), "workflows/ci").await;
+    assert_eq!(state, StatusState::Success);
+    assert_eq!(platform.tekton.runs().len(), 1);
     platform.stop().await;
 }
 

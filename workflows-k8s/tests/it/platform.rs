@@ -96,7 +96,17 @@ impl Platform {
     /// A program that follows a cluster, which may have another one.
     pub(crate) async fn join(cluster: Cluster, tekton: Tekton) -> Self {
         let tenant = Tenant::new(TEAM).unwrap();
-        let scm = ScriptedScm::new().under(tenant, ACME);
+        Self::with(cluster, tekton, ScriptedScm::new().under(tenant, ACME)).await
+    }
+
+    /// The program is started anew, and what it knew is lost.
+    pub(crate) async fn with_a_new_ledger(self) -> Self {
+        let (cluster, tekton, scm) = (self.cluster.clone(), self.tekton.clone(), self.scm.clone());
+        self.stop().await;
+        Self::with(cluster, tekton, scm).await
+    }
+
+    async fn with(cluster: Cluster, tekton: Tekton, scm: ScriptedScm) -> Self {
         let admin = cluster.client();
         let client = cluster.client_with(CONTROLLER);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -8,6 +8,7 @@ mod groups;
 mod insight;
 mod lacking;
 mod limits;
+mod lost_ledger;
 mod matching;
 mod mutators;
 mod notify;

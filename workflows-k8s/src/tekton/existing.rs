@@ -1,0 +1,73 @@
+//! The runs that a cluster has, for a ledger that was lost.
+
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use jiff::SignedDuration;
+use kube::{Api, ResourceExt, api::ListParams, core::DynamicObject};
+use serde_json::json;
+use workflows_core::{Result, sink::ExistingRun};
+
+use super::{
+    TektonSink,
+    identity::{RUN, run_of},
+    read,
+    status::PipelineRun,
+};
+use crate::error::from_kube;
+
+/// Runs that ended longer ago than this are history.
+const RECENT: SignedDuration = SignedDuration::from_hours(24);
+
+/// The sink's own PipelineRuns that are under way or have ended a short time ago.
+pub(super) fn existing(
+    sink: TektonSink,
+    places: Vec<Api<DynamicObject>>,
+) -> impl Stream<Item = Result<ExistingRun>> + Send + 'static {
+    stream::iter(places).flat_map(move |place| {
+        let sink = sink.clone();
+        objects(sink.clone(), place)
+            .try_filter_map(move |object| std::future::ready(existing_run(&sink, &object)))
+    })
+}
+
+/// All of a place, a page at a time.
+fn objects(
+    sink: TektonSink,
+    place: Api<DynamicObject>,
+) -> impl Stream<Item = Result<DynamicObject>> + Send + 'static {
+    let first = Some(ListParams::default().labels(RUN).limit(500));
+    let pages = stream::try_unfold(first, move |params| {
+        let (sink, place) = (sink.clone(), place.clone());
+        async move {
+            let Some(params) = params else { return Ok(None) };
+            let page = place.list(&params).await;
+            let page = page.map_err(|error| from_kube("list runs", error, sink.now()))?;
+            let next = page.metadata.continue_.filter(|token| !token.is_empty());
+            let next = next.map(|token| params.continue_token(&token));
+            Ok(Some((stream::iter(page.items.into_iter().map(Ok)), next)))
+        }
+    });
+    pages.try_flatten()
+}
+
+fn existing_run(sink: &TektonSink, object: &DynamicObject) -> Result<Option<ExistingRun>> {
+    // A tenant's runs are where its namespace is: what somebody wrote elsewhere is not its.
+    let is_its = run_of(object)
+        .is_some_and(|(tenant, _)| Some(sink.namespaces.of(&tenant)) == object.namespace());
+    let ended_at = read::<PipelineRun>(object)?.ended_at();
+    let is_recent = ended_at.is_none_or(|at| sink.now().duration_since(at) < RECENT);
+    if !is_its || !is_recent {
+        return Ok(None);
+    }
+    let pipeline_run = json!({
+        "apiVersion": "tekton.dev/v1", "kind": "PipelineRun",
+        "metadata": {
+            "name": object.name_any(), "namespace": object.namespace(),
+            "labels": object.labels(), "annotations": object.annotations(),
+        },
+        "spec": object.data["spec"],
+    });
+    let ensured = sink.ensured(false, &sink.handle(object)?);
+    let mut existing = ExistingRun::new(pipeline_run, ensured.handle);
+    existing.link = ensured.link;
+    Ok(Some(existing))
+}
