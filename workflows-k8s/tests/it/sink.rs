@@ -4,7 +4,7 @@ use futures::StreamExt;
 use serde_json::json;
 use workflows_core::{
     CancelMode, ErrorKind, LogRef, RunPhase, RunSink,
-    sink::{LogSource, TaskPhase},
+    sink::{LogSource, RunRequest, TaskPhase},
 };
 use workflows_k8s::{Namespaces, TektonSink};
 use workflows_kube_standin::{Fault, Refusal};
@@ -148,11 +148,25 @@ async fn a_run_that_was_deleted_and_made_anew_is_another_one() {
     assert!(world.run("ci-1")["spec"].get("status").is_none());
 }
 
+/// A request for a run whose second task waits for the first, and which does something at its end.
+fn with_finally(name: &str) -> RunRequest {
+    let mut request = request(name);
+    let mut run = (*request.pipeline_run).clone();
+    run["spec"]["pipelineSpec"]["tasks"][1]["runAfter"] = json!(["build"]);
+    run["spec"]["pipelineSpec"]["finally"] = json!([
+        {"name": "tell", "taskSpec": {"steps": [{"name": "run", "image": "rust", "script": "true"}]}},
+    ]);
+    request.pipeline_run = run.into();
+    request
+}
+
 #[tokio::test]
 async fn each_way_to_cancel_is_tektons_own_and_a_weaker_one_changes_nothing() {
     let world = World::new().await;
-    let ensured = world.sink.ensure(&request("ci-1")).await.unwrap();
-    let run = sink_run(&request("ci-1"), &ensured);
+    let request = with_finally("ci-1");
+    let ensured = world.sink.ensure(&request).await.unwrap();
+    let run = sink_run(&request, &ensured);
+    world.tekton.start(TEAM, "ci-1");
     let asked = || world.run("ci-1")["spec"]["status"].as_str().unwrap_or_default().to_owned();
     for (mode, status) in [
         (CancelMode::AfterRunningTasks, "StoppedRunFinally"),
@@ -174,13 +188,7 @@ async fn each_way_to_cancel_ends_a_run_that_is_under_way() {
         ("ci-2", CancelMode::RunFinally),
         ("ci-3", CancelMode::AtOnce),
     ] {
-        let mut request = request(name);
-        let mut run = (*request.pipeline_run).clone();
-        run["spec"]["pipelineSpec"]["tasks"][1]["runAfter"] = json!(["build"]);
-        run["spec"]["pipelineSpec"]["finally"] = json!([
-            {"name": "tell", "taskSpec": {"steps": [{"name": "run", "image": "rust", "script": "true"}]}},
-        ]);
-        request.pipeline_run = run.into();
+        let request = with_finally(name);
         let ensured = world.sink.ensure(&request).await.unwrap();
         world.tekton.start(TEAM, name);
         let run = sink_run(&request, &ensured);
