@@ -46,8 +46,8 @@ impl Watched {
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("tekton.dev", "v1", "PipelineRun"));
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.world.cluster.client(), TEAM, &kind);
-        let task =
-            json!({"name": "build", "taskSpec": {"steps": [{"name": "compile", "image": "rust"}]}});
+        let step = json!({"name": "compile", "image": "rust", "script": "make"});
+        let task = json!({"name": "build", "taskSpec": {"steps": [step]}});
         let run: DynamicObject = serde_json::from_value(json!({
             "apiVersion": "tekton.dev/v1", "kind": "PipelineRun",
             "metadata": {"name": name, "annotations": annotations},
