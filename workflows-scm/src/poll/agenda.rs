@@ -48,18 +48,34 @@ impl std::fmt::Display for Key {
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
     pub(super) entries: HashMap<Key, Entry>,
-    due: BTreeSet<(Timestamp, Key)>,
+    due: BTreeSet<Due>,
     held: HashMap<(Tenant, ConnectionName), Timestamp>,
     /// When each connection has room for the next look, where looks are spaced.
     slots: HashMap<(Tenant, ConnectionName), Timestamp>,
     wanted: Arc<Interests>,
 }
 
+/// A look to come. Of those that have to wait until the same instant the one that has waited longest
+/// is first, so that no repository is passed over again and again.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Due {
+    at: Timestamp,
+    /// When it would have been, had nothing held it up.
+    since: Timestamp,
+    key: Key,
+}
+
+impl Due {
+    fn at(at: Timestamp, key: Key) -> Self {
+        Self { at, since: at, key }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Entry {
     interest: RepoInterest,
     /// When the next look is; `None` while one goes on.
-    next: Option<Timestamp>,
+    next: Option<Due>,
     /// Whether `next` is a slot of its connection.
     has_slot: bool,
     /// Whether the interest changed during the look.
@@ -85,31 +101,29 @@ impl Agenda {
                 Some(entry) if looks.wants_the_same(&entry.interest, interest) => {}
                 Some(entry) => {
                     entry.interest = interest.clone();
-                    match entry.next.replace(now) {
+                    match &mut entry.next {
                         Some(next) => {
-                            self.due.remove(&(next, key.clone()));
-                            self.due.insert((now, key));
+                            self.due.remove(next);
+                            *next = Due::at(now, key);
+                            self.due.insert(next.clone());
                         }
-                        None => {
-                            entry.next = None;
-                            entry.stale = true;
-                        }
+                        None => entry.stale = true,
                     }
                 }
                 None => {
                     let interest = interest.clone();
-                    let next = Some(now);
+                    let next = Due::at(now, key.clone());
+                    self.due.insert(next.clone());
                     let entry = Entry {
                         interest,
-                        next,
+                        next: Some(next),
                         has_slot: false,
                         stale: false,
                         looked: false,
                         failures: 0,
                         changed: now,
                     };
-                    self.entries.insert(key.clone(), entry);
-                    self.due.insert((now, key));
+                    self.entries.insert(key, entry);
                 }
             }
         }
@@ -117,7 +131,7 @@ impl Agenda {
             if let Some(entry) = self.entries.remove(&key)
                 && let Some(next) = entry.next
             {
-                self.due.remove(&(next, key));
+                self.due.remove(&next);
             }
         }
     }
@@ -129,11 +143,10 @@ impl Agenda {
         now: Timestamp,
     ) -> Option<(Key, RepoInterest)> {
         loop {
-            let (at, _) = self.due.first()?;
-            if *at > now {
+            if self.due.first()?.at > now {
                 return None;
             }
-            let (_, key) = self.due.pop_first()?;
+            let Due { since, key, .. } = self.due.pop_first()?;
             let connection = (key.tenant.clone(), key.connection.clone());
             let Some(entry) = self.entries.get_mut(&key) else {
                 continue;
@@ -153,12 +166,14 @@ impl Agenda {
                 }
                 _ => None,
             };
-            entry.next = later;
             match later {
-                Some(later) => {
-                    self.due.insert((later, key));
+                Some(at) => {
+                    let later = Due { at, since, key };
+                    entry.next = Some(later.clone());
+                    self.due.insert(later);
                 }
                 None => {
+                    entry.next = None;
                     entry.has_slot = false;
                     return Some((key, entry.interest.clone()));
                 }
@@ -167,7 +182,7 @@ impl Agenda {
     }
 
     pub(super) fn next(&self) -> Option<Timestamp> {
-        self.due.first().map(|(at, _)| *at)
+        self.due.first().map(|due| due.at)
     }
 
     /// Lets all repositories of a connection wait.
@@ -180,9 +195,48 @@ impl Agenda {
     pub(super) fn end(&mut self, key: &Key, next: Timestamp, now: Timestamp) {
         if let Some(entry) = self.entries.get_mut(key) {
             let next = if std::mem::take(&mut entry.stale) { now } else { next };
-            if entry.next.replace(next).is_none() {
-                self.due.insert((next, key.clone()));
+            let next = Due::at(next, key.clone());
+            if entry.next.replace(next.clone()).is_none() {
+                self.due.insert(next);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use workflows_core::EventKind;
+
+    use super::*;
+    use crate::poll::PullRequests;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second)
+    }
+
+    #[test]
+    fn after_a_hold_the_one_that_has_waited_longest_is_first() {
+        let mut wanted = Interests::default();
+        wanted.repos = ["org/a", "org/b", "org/c"]
+            .map(|repo| RepoInterest {
+                tenant: Tenant::default(),
+                connection: "scm".into(),
+                repo: repo.into(),
+                kinds: [EventKind::PULL_REQUEST].into(),
+                ref_prefixes: Default::default(),
+            })
+            .into();
+        let mut agenda = Agenda::default();
+        agenda.follow(&PullRequests::default(), &Arc::new(wanted), at(0));
+        let (first, _) = agenda.begin(None, at(0)).unwrap();
+        assert_eq!(&*first.repo, "org/a");
+        agenda.hold(&first, at(100));
+        agenda.end(&first, at(45), at(0));
+        assert!(agenda.begin(None, at(50)).is_none(), "all of the connection wait");
+        let mut next = || agenda.begin(None, at(100)).map(|(key, _)| key.repo.to_string());
+        assert_eq!(next().as_deref(), Some("org/b"));
+        assert_eq!(next().as_deref(), Some("org/c"));
+        assert_eq!(next().as_deref(), Some("org/a"), "it was looked at meanwhile");
     }
 }
