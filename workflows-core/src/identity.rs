@@ -202,6 +202,16 @@ impl CommitId {
     pub fn short(&self) -> &str {
         &self.0[..7]
     }
+
+    /// Git's null id, forty zeros: no commit, or one that a transport does not tell.
+    pub fn null() -> Self {
+        Self("0".repeat(40).into())
+    }
+
+    /// Whether it is all zeros.
+    pub fn is_null(&self) -> bool {
+        self.0.bytes().all(|digit| digit == b'0')
+    }
 }
 
 impl std::str::FromStr for CommitId {

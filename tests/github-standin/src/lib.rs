@@ -48,8 +48,6 @@ mod answer;
 mod api;
 mod changes;
 mod deliveries;
-mod faults;
-mod git;
 mod git_http;
 mod hub;
 mod limits;
@@ -60,10 +58,12 @@ mod views;
 mod world;
 
 use jiff::Timestamp;
+pub(crate) use workflows_standin_kit::{faults, git};
+
+pub use workflows_standin_kit::faults::Fault;
 
 pub use self::{
     access::Level,
-    faults::Fault,
     hub::{AppHandle, Hub, SentDelivery},
     limits::Limits,
     script::{RepoHandle, Role, ShownCheck, ShownComment, ShownStatus},

@@ -20,6 +20,8 @@ use futures::stream;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use workflows_standin_kit::{decoded, plain};
+
 use crate::{
     Call, Problem, ProblemKind,
     access::Caller,
@@ -170,25 +172,6 @@ fn below_api(path: &str) -> Option<&str> {
         return Some("/graphql");
     }
     path.strip_prefix("/api/v3").filter(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-fn decoded(segment: &str) -> String {
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut left = segment.as_bytes();
-    while let Some((first, rest)) = left.split_first() {
-        let hex = rest.get(..2).and_then(|two| std::str::from_utf8(two).ok());
-        match (first, hex.and_then(|two| u8::from_str_radix(two, 16).ok())) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                left = rest.get(2..).unwrap_or_default();
-            }
-            _ => {
-                bytes.push(*first);
-                left = rest;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 impl World {
@@ -390,12 +373,6 @@ fn finish(
     if matches!(fault, Some(Fault::Truncated | Fault::LostAnswer)) {
         put("content-length", &length.max(1).to_string());
     }
-    response
-}
-
-pub(crate) fn plain(status: u16, text: &str) -> Response<HttpBody> {
-    let mut response = Response::new(HttpBody::from(text.to_owned()));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
     response
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{core::Core, gate::Gate};
 use crate::{
-    Error, Event, EventKind, Result,
+    Error, ErrorKind, Event, EventKind, Result,
     event::{Lacks, Revision},
     matching::{PlatformCommand, commands},
 };
@@ -19,16 +19,42 @@ pub(crate) async fn complete(core: &Core, event: &Arc<Event>) -> Result<Option<A
     let gate = Gate::new(core, event);
     let repository = gate.repository().await?;
     let mut complete = Event::clone(event);
+    let get = async |number: u64| {
+        let Some(pull_requests) = repository.pull_requests() else {
+            return Err(Error::unsupported(
+                "get a pull request",
+                "the host offers no pull requests, and the event does not carry its own",
+            ));
+        };
+        core.call("get a pull request", pull_requests.get(number)).await
+    };
     match lacks {
-        Lacks::PullRequest { number } => {
-            let Some(pull_requests) = repository.pull_requests() else {
-                return Err(Error::unsupported(
-                    "get a pull request",
-                    "the host offers no pull requests, and the event does not carry its own",
-                ));
-            };
-            let found = core.call("get a pull request", pull_requests.get(*number)).await?;
-            complete.set_pull_request(&found);
+        Lacks::PullRequest { number } => complete.set_pull_request(&get(*number).await?),
+        Lacks::PullRequestDetails { number } => {
+            let found = get(*number).await?;
+            if let Some(mut told) = complete.pull_request.take() {
+                told.author = found.author;
+                // It may have been retargeted since.
+                told.base.sha = if found.base.reference == told.base.reference {
+                    found.base.sha
+                } else {
+                    core.call("resolve", repository.resolve(&told.base.reference)).await?
+                };
+                complete.set_pull_request(&told);
+            }
+        }
+        Lacks::Descent => {
+            if let (Some(head), Some(base), Some(history)) =
+                (&event.head, &event.base, repository.history())
+            {
+                let descends = history.is_ancestor(&base.sha, &head.sha);
+                match core.call("compare commits", descends).await {
+                    Ok(true) => {}
+                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                    // What was before may have been taken away since; what descends from it has it.
+                    Ok(false) | Err(_) => complete.actions = vec!["forced".into()],
+                }
+            }
         }
         Lacks::Commit { reference } => {
             let commit = core.call("resolve", repository.resolve(reference)).await?;

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Before, Event, EventKind, Observation, PullRequest, PullRequestState, RefClaim, Revision, Seen,
-    SubjectClaim,
+    Before, Event, EventKind, Lacks, Observation, PullRequest, PullRequestState, RefClaim,
+    Revision, Seen, SubjectClaim,
 };
 use crate::{CommitId, EventKey};
 
@@ -180,6 +180,12 @@ impl News {
                 let at = |sha: &CommitId| Revision::new(sha.clone(), Arc::clone(&claim.name));
                 event.head = claim.after.as_ref().map(at);
                 event.base = self.before.as_ref().map(at);
+                let is_branch = claim.name.starts_with("refs/heads/");
+                let has_both = event.head.is_some() && event.base.is_some();
+                if observation.seen == Seen::Told && claim.forced.is_none() && is_branch && has_both
+                {
+                    event.lacks = Some(Lacks::Descent);
+                }
             }
             SubjectClaim::PullRequest(claim) => event.set_pull_request(&claim.pull_request),
             SubjectClaim::Label(claim) => {
@@ -194,7 +200,9 @@ impl News {
                     event.head.clone_from(&claim.head);
                 }
                 event.comment.clone_from(&claim.comment);
-                event.lacks.clone_from(&claim.lacks);
+                if claim.lacks.is_some() {
+                    event.lacks.clone_from(&claim.lacks);
+                }
                 event.data.clone_from(&claim.data);
                 if let Some(at) = claim.occurred_at {
                     event.occurred_at = at;
@@ -214,6 +222,9 @@ impl Event {
         self.head = Some(pull_request.head.clone());
         self.base = Some(pull_request.base.clone());
         self.pull_request = Some(pull_request.clone());
+        if pull_request.base.sha.is_null() {
+            self.lacks = Some(Lacks::PullRequestDetails { number: pull_request.number });
+        }
     }
 }
 

@@ -261,6 +261,13 @@ pub enum Lacks {
         /// Its number.
         number: u64,
     },
+    /// Who made the pull request that it is about, and where the base stands: the rest was told.
+    PullRequestDetails {
+        /// Its number.
+        number: u64,
+    },
+    /// Whether the commit of a branch descends from the one before, or the push was forced.
+    Descent,
     /// The commit at which a ref stands.
     Commit {
         /// The full name.
@@ -310,7 +317,9 @@ pub struct PullRequest {
     pub state: PullRequestState,
     /// The commit to be merged.
     pub head: Revision,
-    /// What it is to be merged into. The commit moves by itself and is no part of its identity.
+    /// What it is to be merged into. The commit moves by itself and is no part of its identity; a
+    /// transport that does not tell it writes [`CommitId::null`], and it is asked for, with the
+    /// author, when something hangs on the event.
     pub base: Revision,
     /// Whether the head is in another repository, whose writers need not be this one's.
     pub fork: bool,

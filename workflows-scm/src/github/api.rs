@@ -1,436 +1,110 @@
-//! GitHub's API as the rest of the driver uses it: typed calls on relative routes.
+//! What is GitHub's own about its API.
 
-use std::{collections::HashSet, sync::Arc};
-
-use bytes::Bytes;
-use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use jiff::Timestamp;
-use reqwest::{Method, StatusCode};
-use serde::{Serialize, de::DeserializeOwned};
+use reqwest::StatusCode;
 use serde_json::Value;
-use workflows_core::{Error, ErrorKind, Result, SharedClock};
+use url::Url;
+use workflows_core::{Error, ErrorKind};
 
-use super::{
-    authorization::Authorizer,
-    budget::{Cost, Governor},
-    conditional::{ConditionalCache, Shape},
-    transport::{Answer, Call, GRAPHQL, JSON, Transport, check},
-};
-pub(crate) use super::{
-    authorization::Scope,
-    budget::Priority,
-    route::{RepoPath, Route},
+use super::authorization::{Authorizer, Principal, Scope};
+use crate::{
+    printable::printable,
+    rest::{self, Answer, Grant, Host, LimitHeaders, MetricNames, Refused, Route},
 };
 
-/// The raw content of a file or a blob.
-const RAW: &str = "application/vnd.github.raw+json";
-/// The longest JSON answer that is read.
-const MOST_JSON: usize = 32 << 20;
-/// The most pages of one list that are read; a list that never ends is a mistake of the server.
-const MOST_PAGES: usize = 1_000;
-
-/// One credential's way to GitHub, shared by all repositories that it serves.
-#[derive(Debug, Clone)]
-pub(crate) struct Api(Arc<Inner>);
-
+/// GitHub.com, or an Enterprise Server.
 #[derive(Debug)]
-struct Inner {
-    transport: Arc<Transport>,
-    authorizer: Authorizer,
-    conditional: ConditionalCache,
-    clock: SharedClock,
-}
+pub(crate) enum GitHub {}
 
-impl Api {
-    pub(super) fn new(
-        transport: Arc<Transport>,
-        authorizer: Authorizer,
-        conditional: ConditionalCache,
-        clock: SharedClock,
-    ) -> Self {
-        Self(Arc::new(Inner { transport, authorizer, conditional, clock }))
-    }
+pub(crate) type Api = rest::Api<GitHub>;
+pub(crate) type Client = rest::Client<GitHub>;
 
-    /// Calls about something, of one priority.
-    pub(crate) fn about(&self, scope: Scope, priority: Priority) -> Client {
-        Client { api: self.clone(), scope, priority }
-    }
+impl Host for GitHub {
+    type Principal = Principal;
+    type Scope = Scope;
+    type Authorizer = Authorizer;
 
-    /// Whether the credential is an App, without which there are no check runs.
-    pub(crate) fn is_app(&self) -> bool {
-        matches!(self.0.authorizer.kind(), super::credentials::Kind::App { .. })
-    }
-
-    /// Whether there is a credential.
-    pub(crate) fn is_anonymous(&self) -> bool {
-        matches!(self.0.authorizer.kind(), super::credentials::Kind::Anonymous)
-    }
-
-    /// Whether runs can be given something to clone with.
-    pub(crate) fn mints(&self) -> bool {
-        self.is_app() || self.0.authorizer.has_clone_token()
-    }
-
-    pub(crate) fn now(&self) -> Timestamp {
-        self.0.clock.now()
-    }
-
-    pub(super) fn authorizer(&self) -> &Authorizer {
-        &self.0.authorizer
-    }
-
-    pub(super) fn governor(&self) -> &Arc<Governor> {
-        self.0.transport.governor()
-    }
-}
-
-/// Calls about one repository, owner or the App, of one priority.
-///
-/// `operation` is what errors say was being done, such as `report a check`. Nothing is retried
-/// here but a call whose token was not accepted, once, with a new one.
-///
-/// # Errors
-///
-/// Every method: `RateLimited` with the instant from which a call may be made, `Transient` when no
-/// whole answer came in time, `Denied`, `NotFound`, `Conflict` and `Invalid` (422) as GitHub says.
-#[derive(Debug, Clone)]
-pub(crate) struct Client {
-    api: Api,
-    scope: Scope,
-    priority: Priority,
-}
-
-/// One page of a list.
-#[derive(Debug)]
-struct Page<T> {
-    items: Vec<T>,
-    /// Where the next one is.
-    next: Option<Route>,
-}
-
-impl Client {
-    /// Gets a thing.
-    pub(crate) async fn get<T: DeserializeOwned>(
-        &self,
-        operation: &'static str,
-        route: &Route,
-    ) -> Result<T> {
-        let call = self.call(operation, Method::GET, route);
-        let answer = self.read(&call, None).await?;
-        parse(&call, &answer.body)
-    }
-
-    /// Gets a thing that is looked at again and again: GitHub is asked whether it changed.
-    pub(crate) async fn look<T: Serialize + DeserializeOwned + 'static>(
-        &self,
-        operation: &'static str,
-        route: &Route,
-    ) -> Result<T> {
-        let call = self.call(operation, Method::GET, route);
-        let answer = self.read(&call, Some(Shape::of::<T>())).await?;
-        parse(&call, &answer.body)
-    }
-
-    /// Gets the bytes of a file or a blob, at most so many.
-    ///
-    /// # Errors
-    ///
-    /// `Invalid` when there are more.
-    pub(crate) async fn get_raw(
-        &self,
-        operation: &'static str,
-        route: &Route,
-        max_bytes: usize,
-    ) -> Result<Bytes> {
-        let call = Call { accept: RAW, max_bytes, ..self.call(operation, Method::GET, route) };
-        // What is at a commit is cached by commit, elsewhere.
-        Ok(self.send(&call).await?.body.clone())
-    }
-
-    /// Makes a thing.
-    pub(crate) async fn post<T: DeserializeOwned>(
-        &self,
-        operation: &'static str,
-        route: &Route,
-        body: &(impl Serialize + Sync + ?Sized),
-    ) -> Result<T> {
-        let call = self.write(operation, Method::POST, route, body)?;
-        let answer = self.send(&call).await?;
-        parse(&call, &answer.body)
-    }
-
-    /// Makes a thing that people are told of, such as a comment. GitHub allows 80 a minute and 500
-    /// an hour.
-    pub(crate) async fn post_content<T: DeserializeOwned>(
-        &self,
-        operation: &'static str,
-        route: &Route,
-        body: &(impl Serialize + Sync + ?Sized),
-    ) -> Result<T> {
-        let call =
-            Call { cost: Cost::Content, ..self.write(operation, Method::POST, route, body)? };
-        let answer = self.send(&call).await?;
-        parse(&call, &answer.body)
-    }
-
-    /// Changes a thing.
-    pub(crate) async fn patch<T: DeserializeOwned>(
-        &self,
-        operation: &'static str,
-        route: &Route,
-        body: &(impl Serialize + Sync + ?Sized),
-    ) -> Result<T> {
-        let call = self.write(operation, Method::PATCH, route, body)?;
-        let answer = self.send(&call).await?;
-        parse(&call, &answer.body)
-    }
-
-    /// Tells GitHub to do something; what it answers is not looked at (`202` and `204` have no
-    /// content).
-    pub(crate) async fn tell(&self, operation: &'static str, route: &Route) -> Result<()> {
-        let call = Call { cost: Cost::Write, ..self.call(operation, Method::POST, route) };
-        self.send(&call).await.map(drop)
-    }
-
-    /// Removes a thing.
-    pub(crate) async fn delete(&self, operation: &'static str, route: &Route) -> Result<()> {
-        let call = Call { cost: Cost::Write, ..self.call(operation, Method::DELETE, route) };
-        self.send(&call).await.map(drop)
-    }
-
-    /// Queries GraphQL; returns `data`.
-    ///
-    /// # Errors
-    ///
-    /// Errors of the query come with status 200; they have the kind that their type says.
-    pub(crate) async fn graphql<T: DeserializeOwned>(
-        &self,
-        operation: &'static str,
-        query: &str,
-        variables: Value,
-    ) -> Result<T> {
-        let route = Route::new([GRAPHQL.trim_start_matches('/')]);
-        let body = serde_json::json!({ "query": query, "variables": variables });
-        let call = Call { cost: Cost::Read, ..self.write(operation, Method::POST, &route, &body)? };
-        let answer = self.send(&call).await?;
-        let mut answered: Value = parse(&call, &answer.body)?;
-        if let Some(errors) = answered.get("errors").and_then(Value::as_array)
-            && let Some(first) = errors.first()
-        {
-            return Err(graphql_failed(&call, &answer, first));
-        }
-        serde_json::from_value(answered["data"].take()).map_err(|error| {
-            call.failed(ErrorKind::Transient, "GitHub's answer is not understood").caused_by(error)
-        })
-    }
-
-    /// One page of a list that is looked at again and again, and whether there are more.
-    pub(crate) async fn look_at_page<T: Serialize + DeserializeOwned + 'static>(
-        &self,
-        operation: &'static str,
-        route: &Route,
-    ) -> Result<(Vec<T>, bool)> {
-        let shape = Some(Shape::of::<Vec<T>>());
-        let page = self.page(operation, route, None, shape).await?;
-        Ok((page.items, page.next.is_some()))
-    }
-
-    async fn page<T: DeserializeOwned>(
-        &self,
-        operation: &'static str,
-        route: &Route,
-        field: Option<&'static str>,
-        shape: Option<Shape>,
-    ) -> Result<Page<T>> {
-        let call = self.call(operation, Method::GET, route);
-        let answer = self.read(&call, shape).await?;
-        let items = match field {
-            None => parse(&call, &answer.body)?,
-            Some(field) => {
-                let mut object: Value = parse(&call, &answer.body)?;
-                serde_json::from_value(object[field].take()).map_err(|error| {
-                    call.failed(ErrorKind::Transient, "GitHub's answer is not understood")
-                        .caused_by(error)
-                })?
-            }
-        };
-        let next = answer
-            .header("link")
-            .and_then(next_link)
-            .and_then(|link| Route::from_link(self.api.0.transport.base(), link));
-        Ok(Page { items, next })
-    }
-
-    /// The items of all pages of a list, in order; a page is asked for when its items are.
-    ///
-    /// `Link` headers are followed by their route alone, so that no answer leads to another host.
-    ///
-    /// # Errors
-    ///
-    /// Besides the usual: `Invalid` when the pages lead round in a circle or do not end.
-    pub(crate) fn pages<T: DeserializeOwned + Send + 'static>(
-        &self,
-        operation: &'static str,
-        route: Route,
-    ) -> BoxStream<'static, Result<T>> {
-        self.all_pages(operation, route, None, None)
-    }
-
-    /// The same of a list that is looked at again and again.
-    pub(crate) fn look_at_pages<T: Serialize + DeserializeOwned + Send + 'static>(
-        &self,
-        operation: &'static str,
-        route: Route,
-    ) -> BoxStream<'static, Result<T>> {
-        self.all_pages(operation, route, None, Some(Shape::of::<Vec<T>>()))
-    }
-
-    /// The same for a list that is a field of an object, such as `check_runs`.
-    pub(crate) fn pages_in<T: DeserializeOwned + Send + 'static>(
-        &self,
-        operation: &'static str,
-        route: Route,
-        field: &'static str,
-    ) -> BoxStream<'static, Result<T>> {
-        self.all_pages(operation, route, Some(field), None)
-    }
-
-    fn all_pages<T: DeserializeOwned + Send + 'static>(
-        &self,
-        operation: &'static str,
-        route: Route,
-        field: Option<&'static str>,
-        shape: Option<Shape>,
-    ) -> BoxStream<'static, Result<T>> {
-        struct Position {
-            client: Client,
-            next: Option<Route>,
-            seen: HashSet<Route>,
-        }
-        let from = Position { client: self.clone(), next: Some(route), seen: HashSet::new() };
-        stream::try_unfold(from, move |mut at| async move {
-            let Some(route) = at.next.take() else { return Ok(None) };
-            if at.seen.len() >= MOST_PAGES || !at.seen.insert(route.clone()) {
-                return Err(Error::invalid(operation, "the pages of GitHub's answer do not end")
-                    .with("route", &route)
-                    .with("pages", at.seen.len()));
-            }
-            let page = at.client.page::<T>(operation, &route, field, shape).await?;
-            at.next = page.next;
-            Ok(Some((stream::iter(page.items.into_iter().map(Ok)), at)))
-        })
-        .try_flatten()
-        .boxed()
-    }
-
-    fn call(&self, operation: &'static str, method: Method, route: &Route) -> Call {
-        Call {
-            operation,
-            method,
-            route: route.clone(),
-            accept: JSON,
-            body: None,
-            priority: self.priority,
-            cost: Cost::Read,
-            max_bytes: MOST_JSON,
-        }
-    }
-
-    fn write(
-        &self,
-        operation: &'static str,
-        method: Method,
-        route: &Route,
-        body: &(impl Serialize + Sync + ?Sized),
-    ) -> Result<Call> {
-        let call = self.call(operation, method, route);
-        let body = serde_json::to_vec(body).map_err(|error| {
-            call.failed(ErrorKind::Invalid, "the request cannot be written").caused_by(error)
-        })?;
-        Ok(Call { body: Some(body.into()), cost: Cost::Write, ..call })
-    }
-
-    /// Reads; with a shape, from the cache when GitHub says that nothing changed.
-    async fn read(&self, call: &Call, shape: Option<Shape>) -> Result<Arc<Answer>> {
-        let inner = &*self.api.0;
-        let grant = inner.authorizer.grant(&self.scope).await?;
-        let made = inner.conditional.read(&inner.transport, call, &grant, shape).await?;
-        if made.status != StatusCode::UNAUTHORIZED || !inner.authorizer.refused(&grant, &made).await
-        {
-            return check(call, &grant, made);
-        }
-        let grant = inner.authorizer.grant(&self.scope).await?;
-        let made = inner.conditional.read(&inner.transport, call, &grant, shape).await?;
-        check(call, &grant, made)
-    }
-
-    async fn send(&self, call: &Call) -> Result<Arc<Answer>> {
-        let inner = &*self.api.0;
-        let grant = inner.authorizer.grant(&self.scope).await?;
-        let made = Arc::new(inner.transport.exchange(call, &grant, None).await?);
-        if made.status != StatusCode::UNAUTHORIZED || !inner.authorizer.refused(&grant, &made).await
-        {
-            return check(call, &grant, made);
-        }
-        let grant = inner.authorizer.grant(&self.scope).await?;
-        let made = Arc::new(inner.transport.exchange(call, &grant, None).await?);
-        check(call, &grant, made)
-    }
-}
-
-fn parse<T: DeserializeOwned>(call: &Call, body: &[u8]) -> Result<T> {
-    serde_json::from_slice(body).map_err(|error| {
-        call.failed(ErrorKind::Transient, "GitHub's answer is not understood").caused_by(error)
-    })
-}
-
-/// The error that an error of GraphQL means, which comes with status 200.
-fn graphql_failed(call: &Call, answer: &Answer, error: &Value) -> Error {
-    let message = error["message"].as_str().unwrap_or_default();
-    let kind = match error["type"].as_str() {
-        Some("NOT_FOUND") => ErrorKind::NotFound,
-        Some("FORBIDDEN" | "INSUFFICIENT_SCOPES" | "UNAUTHORIZED") => ErrorKind::Denied,
-        Some("RATE_LIMITED" | "RATE_LIMIT") => {
-            let reset = answer.header("x-ratelimit-reset").and_then(|text| text.parse().ok());
-            let until = reset.and_then(|seconds| Timestamp::from_second(seconds).ok());
-            ErrorKind::RateLimited { until }
-        }
-        Some("SERVICE_UNAVAILABLE") => ErrorKind::Transient,
-        None if message.contains("went wrong") || message.contains("timeout") => {
-            ErrorKind::Transient
-        }
-        _ => ErrorKind::Invalid,
+    const NAME: &'static str = "GitHub";
+    const JSON: &'static str = "application/vnd.github+json";
+    const RAW: &'static str = "application/vnd.github.raw+json";
+    const HEADERS: &'static [(&'static str, &'static str)] =
+        &[("X-GitHub-Api-Version", "2022-11-28")];
+    /// <https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>
+    const LIMITS: LimitHeaders = LimitHeaders {
+        limit: "x-ratelimit-limit",
+        remaining: "x-ratelimit-remaining",
+        reset: "x-ratelimit-reset",
+        resource: Some("x-ratelimit-resource"),
     };
-    call.failed(kind, "GitHub does not answer the query")
-        .with("GitHub says", crate::printable::printable(message))
-}
+    const POINTS_OF_A_WRITE: u32 = 5;
+    const METRICS: MetricNames = MetricNames {
+        calls: "workflows_github_calls_total",
+        held_back: "workflows_github_held_back_total",
+        remaining: "workflows_github_remaining",
+        joined: "workflows_github_reads_joined_total",
+    };
 
-/// The `next` link of a `Link` header (RFC 8288).
-fn next_link(header: &str) -> Option<&str> {
-    header.split(',').find_map(|link| {
-        let (target, parameters) = link.split_once(';')?;
-        let is_next = parameters.split(';').any(|parameter| {
-            matches!(parameter.trim().split_once('='),
-                Some((name, value)) if name.trim().eq_ignore_ascii_case("rel")
-                    && value.trim().trim_matches('"').eq_ignore_ascii_case("next"))
-        });
-        is_next.then(|| target.trim().strip_prefix('<')?.strip_suffix('>')).flatten()
-    })
-}
+    fn resource(route: &Route) -> &'static str {
+        if route.is_graphql() { "graphql" } else { "core" }
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// Not below the base of the REST API, which is `/api/v3` of an Enterprise Server.
+    fn graphql(base: &Url) -> Url {
+        let path = base.path().trim_end_matches('/');
+        let above = path.strip_suffix("/v3").unwrap_or(path);
+        let mut graphql = base.clone();
+        graphql.set_path(&format!("{above}/graphql"));
+        graphql
+    }
 
-    #[test]
-    fn the_next_link_is_found() {
-        let header = "<https://api.github.com/a?page=1>; rel=\"prev\", \
-                      <https://api.github.com/a?page=3>; rel=\"next\", \
-                      <https://api.github.com/a?page=9>; rel=\"last\"";
-        assert_eq!(next_link(header), Some("https://api.github.com/a?page=3"));
-        assert_eq!(next_link("<https://api.github.com/a?page=1>; rel=\"last\""), None);
-        for broken in ["", ",", "<a>", "a; rel=next", "<a; rel=next", ";;;", "<>;rel"] {
-            let _ = next_link(broken);
+    fn is_untold_limit(message: &str) -> bool {
+        message.contains("secondary rate limit") || message.contains("abuse detection")
+    }
+
+    fn refused(grant: &Grant<Self>, answer: &Answer, said: &str) -> Option<Refused> {
+        let what = match answer.status {
+            StatusCode::UNAUTHORIZED => match grant.principal {
+                Principal::Anonymous => "GitHub asks for a credential; configure an App or a token",
+                Principal::App => {
+                    "GitHub does not accept the App's key; check the App's id and whether the key \
+                     was revoked"
+                }
+                _ => "GitHub does not accept the token; it may have expired or been revoked",
+            },
+            StatusCode::FORBIDDEN if said.to_ascii_lowercase().contains("suspended") => {
+                "the App's installation is suspended; its owner can unsuspend it on the \
+                 installation's settings page"
+            }
+            _ => return None,
+        };
+        Some((ErrorKind::Denied, what))
+    }
+
+    /// What a fine-grained token or an App would need for the call.
+    fn add_to(error: Error, answer: &Answer) -> Error {
+        match answer.header("x-accepted-github-permissions") {
+            Some(needed) if error.kind() == ErrorKind::Denied => {
+                error.with("needs", printable(needed))
+            }
+            _ => error,
+        }
+    }
+
+    fn graphql_kind(error: &Value, answer: &Answer) -> ErrorKind {
+        let message = error["message"].as_str().unwrap_or_default();
+        match error["type"].as_str() {
+            Some("NOT_FOUND") => ErrorKind::NotFound,
+            Some("FORBIDDEN" | "INSUFFICIENT_SCOPES" | "UNAUTHORIZED") => ErrorKind::Denied,
+            Some("RATE_LIMITED" | "RATE_LIMIT") => {
+                let reset = answer.header(Self::LIMITS.reset).and_then(|text| text.parse().ok());
+                let until = reset.and_then(|seconds| Timestamp::from_second(seconds).ok());
+                ErrorKind::RateLimited { until }
+            }
+            Some("SERVICE_UNAVAILABLE") => ErrorKind::Transient,
+            None if message.contains("went wrong") || message.contains("timeout") => {
+                ErrorKind::Transient
+            }
+            _ => ErrorKind::Invalid,
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -14,12 +16,19 @@ use serde::{Deserialize, Serialize};
 use workflows_core::{Error, ErrorKind, Result, SharedClock};
 
 use super::{
-    budget::{Cost, Principal, Priority},
-    credentials::{GitHubSecret, Keyring, Kind, present},
-    route::{RepoPath, Route},
-    transport::{Answer, Call, Grant, JSON, Transport, check},
+    api::GitHub,
+    credentials::Kind,
+    repo_path::{RepoPath, of_repo},
 };
-use crate::repeated::repeated;
+use crate::{
+    repeated::repeated,
+    rest::{
+        Answer, Authorize, Call, Cost, Host, HostSecret, Priority, Route, Transport, check,
+        credentials::{Keyring, present},
+    },
+};
+
+type Grant = crate::rest::Grant<GitHub>;
 
 /// What a call is about, which tells whose credential it is made with.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -42,6 +51,30 @@ impl Scope {
     }
 }
 
+/// Whose limits a call counts against.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Principal {
+    /// The App itself, with its signed assertion.
+    App,
+    /// One installation of the App.
+    Installation(u64),
+    /// The owner of a token.
+    Token,
+    /// The address that this process calls from.
+    Anonymous,
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::App => f.write_str("app"),
+            Self::Installation(id) => write!(f, "installation {id}"),
+            Self::Token => f.write_str("token"),
+            Self::Anonymous => f.write_str("anonymous"),
+        }
+    }
+}
+
 /// A minted token of an installation.
 #[derive(Debug, Clone)]
 pub(super) struct InstallationToken {
@@ -51,12 +84,12 @@ pub(super) struct InstallationToken {
 
 /// Makes grants for calls. It keeps tokens in memory alone.
 #[derive(Debug)]
-pub(super) struct Authorizer {
+pub(crate) struct Authorizer {
     kind: Kind,
     keyring: Option<Keyring>,
-    clone_token: Option<GitHubSecret>,
+    clone_token: Option<HostSecret>,
     clock: SharedClock,
-    transport: Arc<Transport>,
+    transport: Arc<Transport<GitHub>>,
     /// The installation of each owner, lower-case.
     installations: moka::future::Cache<String, u64>,
     /// What webhooks told of installations that were not asked for yet.
@@ -138,9 +171,9 @@ impl Authorizer {
     pub(super) fn new(
         kind: Kind,
         keyring: Option<Keyring>,
-        clone_token: Option<GitHubSecret>,
+        clone_token: Option<HostSecret>,
         clock: SharedClock,
-        transport: Arc<Transport>,
+        transport: Arc<Transport<GitHub>>,
     ) -> Self {
         Self {
             kind,
@@ -169,23 +202,19 @@ impl Authorizer {
         }
     }
 
-    pub(super) fn has_clone_token(&self) -> bool {
-        self.clone_token.is_some()
+    /// Whether the credential is an App, without which there are no check runs.
+    pub(crate) fn is_app(&self) -> bool {
+        matches!(self.kind, Kind::App { .. })
     }
 
-    /// The grant for a call about something.
-    pub(super) async fn grant(&self, scope: &Scope) -> Result<Grant> {
-        match (&self.kind, scope.owner()) {
-            (Kind::Anonymous, Some(_)) => {
-                Ok(Grant { principal: Principal::Anonymous, generation: 0, authorization: None })
-            }
-            (Kind::Token { token }, Some(_)) => self.of_token(token).await,
-            (Kind::App { id, key }, None) => self.of_app(*id, key).await,
-            (Kind::App { .. }, Some(owner)) => {
-                self.with_installation(scope, owner, |id| self.of_installation(id)).await
-            }
-            (_, None) => Err(no_app()),
-        }
+    /// Whether there is no credential.
+    pub(crate) fn is_anonymous(&self) -> bool {
+        matches!(self.kind, Kind::Anonymous)
+    }
+
+    /// Whether runs can be given something to clone with.
+    pub(crate) fn mints(&self) -> bool {
+        self.is_app() || self.clone_token.is_some()
     }
 
     /// A token of a repository's installation, narrowed as asked. It is not kept here.
@@ -221,7 +250,7 @@ impl Authorizer {
         }
     }
 
-    async fn of_token(&self, token: &GitHubSecret) -> Result<Grant> {
+    async fn of_token(&self, token: &HostSecret) -> Result<Grant> {
         let value = present(token, self.keyring.as_ref()).await?;
         let mut held = self.plain.lock().unwrap_or_else(PoisonError::into_inner);
         let is_known = held
@@ -234,7 +263,7 @@ impl Authorizer {
         grant(Principal::Token, held.generation, &value)
     }
 
-    async fn of_app(&self, id: u64, key: &GitHubSecret) -> Result<Grant> {
+    async fn of_app(&self, id: u64, key: &HostSecret) -> Result<Grant> {
         let _renewing = self.assertion.renewing.lock().await;
         let now = self.now_at_github();
         if let Some(grant) = self.assertion.grant(&Principal::App, now, SURE)? {
@@ -254,41 +283,11 @@ impl Authorizer {
         now.checked_add(skew).unwrap_or(now)
     }
 
-    /// Takes in that GitHub did not accept a grant. Whether another try, with a new grant, makes
-    /// sense.
-    pub(super) async fn refused(&self, refused: &Grant, answer: &Answer) -> bool {
-        match refused.principal {
-            Principal::Anonymous => false,
-            // The secret store may have another one by now.
-            Principal::Token => {
-                let Kind::Token { token } = &self.kind else { return false };
-                let now = self.of_token(token).await;
-                now.is_ok_and(|now| now.generation != refused.generation)
-            }
-            // The key may be another one, or our clock is wrong.
-            Principal::App => {
-                if let Some(date) = answer.date() {
-                    let ahead = date.duration_since(self.clock.now());
-                    let is_off = ahead.abs() > SignedDuration::from_secs(20);
-                    let counts = is_off && ahead.abs() <= MOST_SKEW;
-                    *self.skew.lock().unwrap_or_else(PoisonError::into_inner) =
-                        if counts { ahead } else { SignedDuration::ZERO };
-                }
-                self.assertion.refuse(refused.generation);
-                true
-            }
-            Principal::Installation(id) => {
-                self.slot(id).refuse(refused.generation);
-                true
-            }
-        }
-    }
-
     /// Takes in which installation answers for an owner, as a webhook of the App tells, so that it need
     /// not be asked for. One that is gone by then is asked for again.
     pub(super) fn note_installation(&self, owner: &str, installation: u64) {
         let owner = owner.to_ascii_lowercase();
-        if !matches!(self.kind, Kind::App { .. }) || self.installations.contains_key(&owner) {
+        if !self.is_app() || self.installations.contains_key(&owner) {
             return;
         }
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -410,7 +409,7 @@ impl Authorizer {
         ];
         if let Scope::Repo(repo) = scope {
             // One that is not there, or not chosen for the installation, says nothing of its owner.
-            routes.insert(0, Route::of_repo(repo, ["installation"]));
+            routes.insert(0, of_repo(repo, ["installation"]));
         }
         for route in routes {
             let call = as_app(FIND, route);
@@ -451,6 +450,51 @@ impl Authorizer {
     }
 }
 
+#[async_trait]
+impl Authorize<GitHub> for Authorizer {
+    async fn grant(&self, scope: &Scope) -> Result<Grant> {
+        match (&self.kind, scope.owner()) {
+            (Kind::Anonymous, Some(_)) => {
+                Ok(Grant { principal: Principal::Anonymous, generation: 0, authorization: None })
+            }
+            (Kind::Token { token }, Some(_)) => self.of_token(token).await,
+            (Kind::App { id, key }, None) => self.of_app(*id, key).await,
+            (Kind::App { .. }, Some(owner)) => {
+                self.with_installation(scope, owner, |id| self.of_installation(id)).await
+            }
+            (_, None) => Err(no_app()),
+        }
+    }
+
+    async fn refused(&self, refused: &Grant, answer: &Answer) -> bool {
+        match refused.principal {
+            Principal::Anonymous => false,
+            // The secret store may have another one by now.
+            Principal::Token => {
+                let Kind::Token { token } = &self.kind else { return false };
+                let now = self.of_token(token).await;
+                now.is_ok_and(|now| now.generation != refused.generation)
+            }
+            // The key may be another one, or our clock is wrong.
+            Principal::App => {
+                if let Some(date) = answer.date() {
+                    let ahead = date.duration_since(self.clock.now());
+                    let is_off = ahead.abs() > SignedDuration::from_secs(20);
+                    let counts = is_off && ahead.abs() <= MOST_SKEW;
+                    *self.skew.lock().unwrap_or_else(PoisonError::into_inner) =
+                        if counts { ahead } else { SignedDuration::ZERO };
+                }
+                self.assertion.refuse(refused.generation);
+                true
+            }
+            Principal::Installation(id) => {
+                self.slot(id).refuse(refused.generation);
+                true
+            }
+        }
+    }
+}
+
 /// What a token is narrowed to; nothing means all that the installation has
 /// (<https://docs.github.com/en/rest/apps/apps#create-an-installation-access-token-for-an-app>).
 #[derive(Debug, Clone, Default, Serialize)]
@@ -477,7 +521,7 @@ fn as_app(operation: &'static str, route: Route) -> Call {
         operation,
         method: Method::GET,
         route,
-        accept: JSON,
+        accept: GitHub::JSON,
         body: None,
         priority: Priority::Status,
         cost: Cost::Read,

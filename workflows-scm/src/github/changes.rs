@@ -1,10 +1,8 @@
 //! The files that differ between two commits.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
+use async_trait::async_trait;
 use futures::{
     FutureExt, TryStreamExt,
     stream::{self, BoxStream, StreamExt},
@@ -15,18 +13,16 @@ use workflows_core::{
     repo::{ChangedFile, EntryKind, FileChange},
 };
 
-use super::{
-    api::Priority,
-    connection::GitHubRepository,
-    history::Relation,
-    objects::{Tree, TreeEntry},
-    trees::joined,
+use super::{connection::GitHubRepository, history::Relation};
+use crate::rest::{
+    Priority,
+    trees::{
+        Directories, MOST_CHANGED, Side, Tree, differing_directories, differing_files, listed,
+    },
 };
 
 /// The files that GitHub lists of a comparison; of more it does not tell that there are.
 const MOST_COMPARED: usize = 300;
-/// The most files that a change can have here.
-const MOST_CHANGED: usize = 200_000;
 
 /// <https://docs.github.com/en/rest/commits/commits#compare-two-commits>
 #[derive(Debug, Deserialize)]
@@ -166,40 +162,21 @@ impl GitHubRepository {
     async fn tree_difference(&self, from: &CommitId, to: &CommitId) -> Result<Arc<[ChangedFile]>> {
         let ((old_id, old), (new_id, new)) =
             futures::try_join!(self.tree_of(from), self.tree_of(to))?;
-        let mut files = BTreeMap::new();
         if !old.truncated && !new.truncated {
-            compare("", &old, &new, &mut files, |_, _| {});
-            return Ok(listed(files));
+            return Ok(differing_files(&old, &new));
         }
-        let nothing = Arc::new(Tree { entries: Vec::new(), truncated: false });
-        let mut left = VecDeque::from([(String::new(), Some(old_id), Some(new_id))]);
-        while let Some((path, old_id, new_id)) = left.pop_front() {
-            let level = |id: Option<Arc<str>>| {
-                let nothing = Arc::clone(&nothing);
-                async move {
-                    match id {
-                        Some(id) => self.one_level(&id).await,
-                        None => Ok(nothing),
-                    }
-                }
-            };
-            let (old, new) = futures::try_join!(level(old_id), level(new_id))?;
-            compare(&path, &old, &new, &mut files, |old, new| {
-                let directory = |entry: Option<&TreeEntry>| {
-                    let entry = entry.filter(|entry| entry.kind == EntryKind::Directory)?;
-                    Some(Arc::clone(&entry.id))
-                };
-                let (below_old, below_new) = (directory(old), directory(new));
-                if below_old.is_some() || below_new.is_some() {
-                    let name = old.or(new).map_or("", |entry| &entry.path);
-                    left.push_back((joined(&path, name), below_old, below_new));
-                }
-            });
-            if files.len() > MOST_CHANGED {
-                return Err(super::trees::too_many(MOST_CHANGED));
-            }
-        }
-        Ok(listed(files))
+        differing_directories(&Levels(self), &old_id, &new_id).await
+    }
+}
+
+/// Directories by the ids of their trees.
+#[derive(Debug)]
+struct Levels<'a>(&'a GitHubRepository);
+
+#[async_trait]
+impl Directories for Levels<'_> {
+    async fn level(&self, _: Side, _: &str, id: &Arc<str>) -> Result<Arc<Tree>> {
+        self.0.one_level(id).await
     }
 }
 
@@ -222,96 +199,4 @@ fn named(found: Vec<ComparedFile>) -> Arc<[ChangedFile]> {
         files.insert(file.filename, change);
     }
     listed(files)
-}
-
-fn listed(files: BTreeMap<Arc<str>, FileChange>) -> Arc<[ChangedFile]> {
-    files.into_iter().map(|(path, change)| ChangedFile { path, change }).collect()
-}
-
-/// Notes the files that differ between two trees, and hands entries that differ to `also`.
-fn compare(
-    path: &str,
-    old: &Tree,
-    new: &Tree,
-    files: &mut BTreeMap<Arc<str>, FileChange>,
-    mut also: impl FnMut(Option<&TreeEntry>, Option<&TreeEntry>),
-) {
-    let mut both: BTreeMap<&str, (Option<&TreeEntry>, Option<&TreeEntry>)> = BTreeMap::new();
-    for entry in &old.entries {
-        both.entry(&entry.path).or_default().0 = Some(entry);
-    }
-    for entry in &new.entries {
-        both.entry(&entry.path).or_default().1 = Some(entry);
-    }
-    for (name, (old, new)) in both {
-        if let (Some(old), Some(new)) = (old, new)
-            && old.id == new.id
-            && old.mode == new.mode
-        {
-            continue;
-        }
-        also(old, new);
-        let is_file =
-            |entry: Option<&TreeEntry>| entry.is_some_and(|e| e.kind != EntryKind::Directory);
-        let change = match (is_file(old), is_file(new)) {
-            (true, true) => FileChange::Modified,
-            (true, false) => FileChange::Deleted,
-            (false, true) => FileChange::Added,
-            (false, false) => continue,
-        };
-        files.insert(joined(path, name).into(), change);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::github::objects::kind_of;
-
-    fn tree(entries: &[(&str, u32, &str)]) -> Tree {
-        let entry = |(path, mode, id): &(&str, u32, &str)| TreeEntry {
-            path: (*path).into(),
-            kind: kind_of(*mode),
-            id: (*id).into(),
-            mode: *mode,
-        };
-        Tree { entries: entries.iter().map(entry).collect(), truncated: false }
-    }
-
-    #[test]
-    fn trees_are_compared_by_id_and_mode() {
-        let old = tree(&[
-            ("d", 0o040_000, "1"),
-            ("d/kept", 0o100_644, "a"),
-            ("d/gone", 0o100_644, "b"),
-            ("script", 0o100_644, "c"),
-            ("was a file", 0o100_644, "d"),
-        ]);
-        let new = tree(&[
-            ("d", 0o040_000, "2"),
-            ("d/kept", 0o100_644, "a"),
-            ("d/new", 0o100_644, "b"),
-            ("script", 0o100_755, "c"),
-            ("was a file", 0o040_000, "e"),
-            ("was a file/now below", 0o100_644, "d"),
-        ]);
-        let mut files = BTreeMap::new();
-        let mut directories = Vec::new();
-        compare("", &old, &new, &mut files, |old, new| {
-            directories.extend(old.or(new).map(|entry| entry.path.to_string()));
-        });
-        let files: Vec<_> = files.iter().map(|(path, change)| (&**path, *change)).collect();
-        assert_eq!(
-            files,
-            [
-                ("d/gone", FileChange::Deleted),
-                ("d/new", FileChange::Added),
-                ("script", FileChange::Modified),
-                ("was a file", FileChange::Deleted),
-                ("was a file/now below", FileChange::Added),
-            ]
-        );
-        assert!(directories.contains(&"d".to_owned()));
-        assert!(!directories.contains(&"d/kept".to_owned()));
-    }
 }

@@ -15,11 +15,9 @@ use workflows_core::{
     run::{Annotation, AnnotationLevel},
 };
 
-use super::{
-    api::Priority,
-    check_action::CheckAction,
-    connection::GitHubRepository,
-    credentials::Kind,
+use super::{check_action::CheckAction, connection::GitHubRepository, credentials::Kind};
+use crate::rest::{
+    Priority,
     text::{cut_bytes, web_address},
 };
 
@@ -417,7 +415,7 @@ impl Reporting<'_> {
         self.repository.client(Priority::Status)
     }
 
-    fn route(&self, check: u64) -> super::api::Route {
+    fn route(&self, check: u64) -> crate::rest::Route {
         self.repository.route(["check-runs", &check.to_string()])
     }
 }

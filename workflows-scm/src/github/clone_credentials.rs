@@ -8,8 +8,7 @@ use workflows_core::{
 };
 
 use super::{
-    api::Scope,
-    authorization::{InstallationToken, TokenRequest},
+    authorization::{InstallationToken, Scope, TokenRequest},
     connection::GitHubRepository,
 };
 
@@ -33,7 +32,7 @@ impl CloneCredentials for GitHubRepository {
         if let Some(token) = authorizer.clone_token().await? {
             return Ok(CloneCredential { username: USERNAME.to_owned(), token, expires_at: None });
         }
-        if !self.api.is_app() {
+        if !self.is_app() {
             return Err(Error::unsupported(
                 OPERATION,
                 "the driver's own token is not handed out; configure a clone token that can only \

@@ -12,11 +12,11 @@ use workflows_core::{
 };
 
 use super::{
-    api::{Priority, Route},
     comment_id::CommentId,
     connection::GitHubRepository,
     pull_request::{Account, GHOST},
 };
+use crate::rest::{Priority, Route};
 
 #[derive(Debug, Deserialize)]
 struct Written {

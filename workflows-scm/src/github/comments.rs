@@ -5,13 +5,8 @@ use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use workflows_core::{ErrorKind, Result, hash_of, repo::Commenter};
 
-use super::{
-    api::{Client, Priority, Route},
-    comment_id::CommentId,
-    connection::GitHubRepository,
-    credentials::Kind,
-    text::cut_bytes,
-};
+use super::{api::Client, comment_id::CommentId, connection::GitHubRepository, credentials::Kind};
+use crate::rest::{Priority, Route, text::cut_bytes};
 
 const OPERATION: &str = "write a comment";
 /// Of a comment's text (<https://docs.github.com/en/rest/issues/comments>). GitHub takes 65,536

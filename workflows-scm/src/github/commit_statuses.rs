@@ -10,10 +10,9 @@ use workflows_core::{
     repo::{EarlierReport, ReportedStatus, Status, StatusState},
 };
 
-use super::{
-    api::Priority,
-    checks::unknown_commit,
-    connection::GitHubRepository,
+use super::{checks::unknown_commit, connection::GitHubRepository};
+use crate::rest::{
+    Priority,
     text::{cut_characters, web_address},
 };
 

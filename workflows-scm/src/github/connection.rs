@@ -1,13 +1,13 @@
 //! One repository at GitHub.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use workflows_core::{
-    CommitId, ErrorKind, RepoConnection, RepoRef, Result,
+    CommitId, RepoConnection, RepoRef, Result,
     repo::{
         ChangedFile, CloneCredentials, CommentFeed, Commenter, DeliveryLog, Directory, History,
         ListOptions, Permissions, PullRequests, ReadLimit, RefPosition, RepoLinks, StatusReporter,
@@ -17,10 +17,12 @@ use workflows_core::{
 
 use super::{
     Repository,
-    api::{Api, Client, Priority, RepoPath, Route, Scope},
-    authorization::InstallationToken,
-    objects::ObjectCache,
+    api::{Api, Client},
+    authorization::{InstallationToken, Scope},
+    objects::GitObjects,
+    repo_path::{RepoPath, of_repo},
 };
+use crate::rest::{Priority, Route, objects::ObjectCache};
 
 /// One repository through a driver. The powers are in files of their own.
 #[derive(Debug)]
@@ -33,6 +35,7 @@ pub(super) struct GitHubRepository {
     links: RepoLinks,
     pub(super) api: Api,
     pub(super) objects: Arc<ObjectCache>,
+    pub(super) git: Arc<GitObjects>,
     /// The last clone credential that was minted.
     pub(super) minted: tokio::sync::Mutex<Option<InstallationToken>>,
 }
@@ -44,9 +47,10 @@ impl GitHubRepository {
         found: Repository,
         api: Api,
         objects: Arc<ObjectCache>,
+        git: Arc<GitObjects>,
     ) -> Self {
         let links = RepoLinks::clone_from(found.clone_url).with_web_url(found.html_url);
-        Self { repo, path, number: found.id, links, api, objects, minted: Default::default() }
+        Self { repo, path, number: found.id, links, api, objects, git, minted: Default::default() }
     }
 
     /// Calls about this repository.
@@ -54,32 +58,27 @@ impl GitHubRepository {
         self.api.about(Scope::Repo(self.path.clone()), priority)
     }
 
-    /// Reads something that an event may have told of before all of GitHub knows it: when it is not
-    /// there, it is asked for once more after a second. What was missed so is not waited for again
-    /// for some minutes.
+    /// Reads something that an event may have told of before all of GitHub knows it.
     pub(super) async fn settled<T, F: Future<Output = Result<T>>>(
         &self,
         what: &str,
         read: impl Fn() -> F,
     ) -> Result<T> {
-        const SETTLES_IN: Duration = Duration::from_secs(1);
-        match read().await {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let key = (self.number, Arc::from(what));
-                if self.objects.missed.contains_key(&key) {
-                    return Err(error);
-                }
-                self.objects.missed.insert(key, ()).await;
-                tokio::time::sleep(SETTLES_IN).await;
-                read().await
-            }
-            read => read,
-        }
+        self.objects.settled(self.number, what, read).await
+    }
+
+    /// Whether the credential is an App, without which there are no check runs.
+    pub(super) fn is_app(&self) -> bool {
+        self.api.authorizer().is_app()
+    }
+
+    fn is_anonymous(&self) -> bool {
+        self.api.authorizer().is_anonymous()
     }
 
     /// A route below this repository's.
     pub(super) fn route<'a>(&'a self, segments: impl IntoIterator<Item = &'a str>) -> Route {
-        Route::of_repo(&self.path, segments)
+        of_repo(&self.path, segments)
     }
 }
 
@@ -142,19 +141,19 @@ impl RepoConnection for GitHubRepository {
 
     fn permissions(&self) -> Option<&dyn Permissions> {
         // GitHub tells them to nobody without a credential.
-        (!self.api.is_anonymous()).then_some(self)
+        (!self.is_anonymous()).then_some(self)
     }
 
     fn clone_credentials(&self) -> Option<&dyn CloneCredentials> {
-        self.api.mints().then_some(self)
+        self.api.authorizer().mints().then_some(self)
     }
 
     fn status_reporter(&self) -> Option<&dyn StatusReporter> {
-        (!self.api.is_anonymous()).then_some(self as _)
+        (!self.is_anonymous()).then_some(self as _)
     }
 
     fn commenter(&self) -> Option<&dyn Commenter> {
-        (!self.api.is_anonymous()).then_some(self as _)
+        (!self.is_anonymous()).then_some(self as _)
     }
 
     fn comment_feed(&self) -> Option<&dyn CommentFeed> {
@@ -162,10 +161,10 @@ impl RepoConnection for GitHubRepository {
     }
 
     fn webhook_admin(&self) -> Option<&dyn WebhookAdmin> {
-        (!self.api.is_anonymous()).then_some(self)
+        (!self.is_anonymous()).then_some(self)
     }
 
     fn delivery_log(&self) -> Option<&dyn DeliveryLog> {
-        (!self.api.is_anonymous()).then_some(self)
+        (!self.is_anonymous()).then_some(self)
     }
 }

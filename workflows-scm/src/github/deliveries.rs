@@ -15,10 +15,10 @@ use workflows_core::{
 };
 
 use super::{
-    GitHubDriver,
-    api::{Client, Priority, RepoPath, Route, Scope},
-    connection::GitHubRepository,
+    GitHubDriver, api::Client, authorization::Scope, connection::GitHubRepository,
+    repo_path::RepoPath,
 };
+use crate::rest::{Priority, Route};
 
 /// The log of one webhook: an App's, or one of a repository or an organisation.
 ///
@@ -58,7 +58,7 @@ impl GitHubDriver {
     ///
     /// `Unsupported` when the driver has no App.
     pub fn app_deliveries(&self) -> Result<GitHubDeliveryLog> {
-        if !self.api().is_app() {
+        if !self.api().authorizer().is_app() {
             return Err(Error::unsupported(
                 "read the App's deliveries",
                 "the driver's credential is no App; read the log of a repository's or an \

@@ -14,11 +14,11 @@ use workflows_core::{
     repo::{Directory, DirectoryEntry, EntryKind, ListOptions, ReadLimit},
 };
 
-use super::{
-    api::Priority,
-    connection::GitHubRepository,
+use super::connection::GitHubRepository;
+use crate::rest::{
+    Priority,
     objects::{Entry, PlaceKey, kind_of},
-    trees::{joined, too_many},
+    place::{joined, normal, too_large, too_many},
 };
 
 const READ: &str = "read file";
@@ -60,7 +60,7 @@ impl GitHubRepository {
     ) -> Result<Bytes> {
         let path = normal(READ, path)?;
         let at = |error: Error| error.with("path", &path).with("commit", commit);
-        let blob = match self.noted(commit, &path).await {
+        let blob = match self.objects.noted(self.number, commit, &path).await {
             Some(Some(entry)) if entry.kind == EntryKind::File => {
                 let key = (self.number, Arc::clone(&entry.id));
                 match self.objects.blobs.get(&key).await {
@@ -73,7 +73,7 @@ impl GitHubRepository {
             None => self.content(commit, &path, limit).await.map_err(at)?,
         };
         if blob.len() > limit.max_bytes {
-            return Err(at(too_large(blob.len(), limit)));
+            return Err(at(too_large(READ, blob.len(), limit)));
         }
         Ok(blob)
     }
@@ -81,7 +81,7 @@ impl GitHubRepository {
     async fn content(&self, commit: &CommitId, path: &str, limit: ReadLimit) -> Result<Bytes> {
         let route = self.route(["contents"]).below(path)?.query("ref", commit);
         let client = self.client(Priority::Fetch);
-        let known = self.objects.commits.contains_key(&(self.number, commit.clone()));
+        let known = self.git.commits.contains_key(&(self.number, commit.clone()));
         let found: ContentBody = match client.get(READ, &route).await {
             Err(error) if error.kind() == ErrorKind::NotFound && !known => {
                 // Either is missing, the file or (as yet) the commit.
@@ -97,7 +97,7 @@ impl GitHubRepository {
             return Err(Error::invalid(READ, "it is no file"));
         }
         if found.size > limit.max_bytes {
-            return Err(too_large(found.size, limit));
+            return Err(too_large(READ, found.size, limit));
         }
         let entry = Entry { kind: EntryKind::File, id: Arc::clone(&found.sha) };
         let key = (self.number, Arc::clone(&found.sha));
@@ -113,7 +113,7 @@ impl GitHubRepository {
             _ => self.blob(&found.sha, limit).await?,
         };
         self.objects.blobs.insert(key, blob.clone()).await;
-        self.note(commit, path, Some(entry)).await;
+        self.objects.note(self.number, commit, path, Some(entry)).await;
         Ok(blob)
     }
 
@@ -152,7 +152,7 @@ impl GitHubRepository {
         path: &str,
         options: ListOptions,
     ) -> Result<Directory> {
-        if !path.is_empty() && !self.api.is_anonymous() {
+        if !path.is_empty() && !self.api.authorizer().is_anonymous() {
             let queried = self.settled(commit.as_str(), || self.query(commit, path, options));
             match queried.await {
                 Err(error)
@@ -192,7 +192,7 @@ impl GitHubRepository {
         for one in found {
             let place = joined(path, &one.path);
             let noted = Entry { kind: one.kind, id: Arc::clone(&one.id) };
-            self.note(commit, &place, Some(noted)).await;
+            self.objects.note(self.number, commit, &place, Some(noted)).await;
             entries.push(DirectoryEntry { path: one.path, kind: one.kind, digest: Some(one.id) });
         }
         Ok(Directory::new(Some(entry.id), entries))
@@ -286,7 +286,7 @@ impl GitHubRepository {
             return Err(missing("there is no such commit"));
         }
         let Some(directory) = repository.directory else {
-            self.note(commit, path, None).await;
+            self.objects.note(self.number, commit, path, None).await;
             return Ok(Directory::default());
         };
         if directory.kind != "Tree" {
@@ -328,10 +328,10 @@ impl GitHubRepository {
             entries.push(DirectoryEntry { path: name.into(), kind, digest: Some(entry.oid) });
         }
         for (place, entry) in noted {
-            self.note(commit, &place, Some(entry)).await;
+            self.objects.note(self.number, commit, &place, Some(entry)).await;
         }
         let itself = Entry { kind: EntryKind::Directory, id: Arc::clone(&directory.oid) };
-        self.note(commit, path, Some(itself)).await;
+        self.objects.note(self.number, commit, path, Some(itself)).await;
         Ok(Directory::new(Some(directory.oid), entries))
     }
 
@@ -342,22 +342,4 @@ impl GitHubRepository {
             self.objects.blobs.insert((self.number, Arc::clone(id)), Bytes::from(text)).await;
         }
     }
-}
-
-/// A path without slashes at its ends.
-fn normal(operation: &'static str, path: &str) -> Result<String> {
-    let path = path.trim_matches('/');
-    let is_step = |part: &str| part.is_empty() || matches!(part, "." | "..");
-    if !path.is_empty() && path.split('/').any(is_step) || path.contains('\0') {
-        return Err(Error::invalid(operation, "a path has no empty parts, no '.' and no '..'")
-            .with("path", crate::printable::printable(path)));
-    }
-    Ok(path.to_owned())
-}
-
-fn too_large(size: usize, limit: ReadLimit) -> Error {
-    Error::invalid(
-        READ,
-        format!("the file has {size} bytes, more than the {} allowed", limit.max_bytes),
-    )
 }

@@ -12,7 +12,8 @@ use workflows_core::{
     repo::{CommitInfo, History},
 };
 
-use super::{api::Priority, connection::GitHubRepository, objects::Commit, refs::empty_is_missing};
+use super::{connection::GitHubRepository, objects::Commit, refs::empty_is_missing};
+use crate::rest::Priority;
 
 /// How many commits are looked through for one of the past.
 const MOST_COMMITS: usize = 10_000;
@@ -122,7 +123,7 @@ impl GitHubRepository {
             };
             Ok(Arc::new(Commit { info, tree: found.tree.sha.into() }))
         };
-        self.objects.commits.try_get_with(key, read).await.map_err(crate::repeated::repeated)
+        self.git.commits.try_get_with(key, read).await.map_err(crate::repeated::repeated)
     }
 }
 

@@ -15,9 +15,12 @@ use workflows_core::{
 };
 
 use super::{
-    GitHubDriver,
-    api::{Client, Priority, RepoPath, Route, Scope},
-    connection::GitHubRepository,
+    GitHubDriver, api::Client, authorization::Scope, connection::GitHubRepository,
+    repo_path::RepoPath,
+};
+use crate::{
+    rest::{Priority, Route},
+    webhook::{HookApi, ensure_one, remove_all},
 };
 
 /// The webhooks of a repository or an organisation.
@@ -33,7 +36,7 @@ pub struct GitHubHooks {
 }
 
 #[derive(Debug, Deserialize)]
-struct Hook {
+pub(crate) struct Hook {
     id: u64,
     #[serde(default)]
     active: bool,
@@ -83,6 +86,23 @@ impl GitHubDriver {
 }
 
 impl GitHubHooks {
+    fn route(&self, id: u64) -> Result<Route> {
+        self.base.clone().below(&id.to_string())
+    }
+}
+
+#[async_trait]
+impl HookApi for GitHubHooks {
+    type Hook = Hook;
+
+    fn id(hook: &Hook) -> u64 {
+        hook.id
+    }
+
+    fn is_as(hook: &Hook, wanted: &Webhook) -> bool {
+        hook.is_as(wanted)
+    }
+
     async fn at(&self, url: &str) -> Result<Vec<Hook>> {
         let route = self.base.clone().query("per_page", 100);
         let hooks = self.client.pages::<Hook>("list webhooks", route);
@@ -93,19 +113,18 @@ impl GitHubHooks {
         Ok(at)
     }
 
-    fn route(&self, id: u64) -> Result<Route> {
-        self.base.clone().below(&id.to_string())
-    }
-
     async fn create(&self, hook: &Webhook) -> Result<()> {
         let mut body = described(hook);
         body["name"] = "web".into();
         match self.client.post::<Hook>("create webhook", &self.base, &body).await {
             Ok(_) => Ok(()),
-            // Another replica was quicker; which one stays is decided by what there is now.
             Err(error) if error.kind() == ErrorKind::Invalid && is_there(&error) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    async fn repair(&self, id: u64, hook: &Webhook) -> Result<Hook> {
+        self.client.patch("repair webhook", &self.route(id)?, &described(hook)).await
     }
 
     async fn delete(&self, id: u64) -> Result<()> {
@@ -137,50 +156,11 @@ fn described(hook: &Webhook) -> Value {
 #[async_trait]
 impl WebhookAdmin for GitHubHooks {
     async fn ensure(&self, hook: &Webhook) -> Result<String> {
-        if hook.secret.expose_secret().is_empty() {
-            return Err(Error::invalid("ensure webhook", "a webhook needs a secret; set one"));
-        }
-        if hook.events.is_empty() {
-            return Err(Error::invalid("ensure webhook", "a webhook needs at least one event"));
-        }
-        let mut there = self.at(&hook.url).await?;
-        let mut is_new = false;
-        if there.is_empty() {
-            self.create(hook).await?;
-            is_new = true;
-            there = self.at(&hook.url).await?;
-        }
-        let mut there = there.into_iter();
-        let Some(kept) = there.next() else {
-            return Err(Error::transient(
-                "ensure webhook",
-                "the webhook that was created is not listed yet",
-            ));
-        };
-        for surplus in there {
-            self.delete(surplus.id).await?;
-        }
-        if !(is_new && kept.is_as(hook)) {
-            let repaired: Hook = self
-                .client
-                .patch("repair webhook", &self.route(kept.id)?, &described(hook))
-                .await?;
-            if !repaired.is_as(hook) {
-                return Err(Error::transient(
-                    "ensure webhook",
-                    "GitHub took the change and shows the webhook otherwise",
-                )
-                .with("hook", repaired.id));
-            }
-        }
-        Ok(kept.id.to_string())
+        ensure_one(self, hook).await
     }
 
     async fn remove(&self, url: &str) -> Result<()> {
-        for hook in self.at(url).await? {
-            self.delete(hook.id).await?;
-        }
-        Ok(())
+        remove_all(self, url).await
     }
 }
 

@@ -17,7 +17,6 @@
 
 pub(crate) mod api;
 mod authorization;
-mod budget;
 mod changes;
 mod check_action;
 mod checks;
@@ -26,7 +25,6 @@ mod comment_feed;
 mod comment_id;
 mod comments;
 mod commit_statuses;
-mod conditional;
 mod connection;
 mod credentials;
 mod deliveries;
@@ -39,38 +37,36 @@ mod permissions;
 mod pull_request;
 mod pull_requests;
 mod refs;
+mod repo_path;
 mod reporter;
-mod route;
-mod text;
-mod transport;
 mod trees;
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde::Deserialize;
-use url::Url;
 use workflows_core::{
     Capabilities, Capability, ConnectionName, Error, RepoConnection, RepoId, RepoRef, Result,
     ScmDriver, SecretStore, SharedClock, SystemClock, Tenant, matching::Pattern,
 };
 
 use self::{
-    api::{Api, Priority, RepoPath, Route, Scope},
-    authorization::Authorizer,
-    budget::{BudgetLimits, Governor},
-    conditional::ConditionalCache,
+    api::Api,
+    authorization::{Authorizer, Scope},
     connection::GitHubRepository,
-    credentials::{Keyring, Kind, Secret},
-    objects::ObjectCache,
-    transport::{ClientOptions, Transport},
+    credentials::Kind,
+    objects::GitObjects,
+    repo_path::{RepoPath, of_repo},
 };
 pub use self::{
-    budget::{GitHubBudget, GitHubResourceBudget},
-    credentials::{GitHubCredentials, GitHubSecret},
-    deliveries::GitHubDeliveryLog,
-    events::GitHubDeliveries,
+    credentials::GitHubCredentials, deliveries::GitHubDeliveryLog, events::GitHubDeliveries,
     hooks::GitHubHooks,
+};
+use crate::rest::{
+    BudgetLimits, CallBudget, ClientOptions, ConditionalCache, Governor, HostSecret, Priority,
+    Transport, allowed_patterns, base_address,
+    credentials::{Keyring, check_named},
+    objects::ObjectCache,
 };
 
 /// Reaches repositories on GitHub.com or a GitHub Enterprise Server with one credential.
@@ -97,6 +93,7 @@ pub struct GitHubDriver {
     allowed: Arc<[Pattern]>,
     api: Api,
     objects: Arc<ObjectCache>,
+    git: Arc<GitObjects>,
 }
 
 impl GitHubDriver {
@@ -107,7 +104,7 @@ impl GitHubDriver {
 
     /// How the limits of the credential stand. Of an App each installation has its own, and a line
     /// once it was used.
-    pub fn budget(&self) -> Vec<GitHubBudget> {
+    pub fn budget(&self) -> Vec<CallBudget> {
         self.api.governor().snapshot()
     }
 
@@ -150,7 +147,7 @@ impl ScmDriver for GitHubDriver {
     fn capabilities(&self) -> Capabilities {
         let mut offered =
             vec![Capability::History, Capability::PullRequests, Capability::CommentFeed];
-        if !self.api.is_anonymous() {
+        if !self.api.authorizer().is_anonymous() {
             offered.extend([
                 Capability::Permissions,
                 Capability::StatusReporter,
@@ -159,7 +156,7 @@ impl ScmDriver for GitHubDriver {
                 Capability::DeliveryLog,
             ]);
         }
-        if self.api.mints() {
+        if self.api.authorizer().mints() {
             offered.push(Capability::CloneCredentials);
         }
         Capabilities::of(offered)
@@ -177,7 +174,7 @@ impl ScmDriver for GitHubDriver {
                 .with("repository", path));
         }
         let client = self.api.about(Scope::Repo(path.clone()), Priority::Fetch);
-        let found: Repository = client.get(OPERATION, &Route::of_repo(&path, [])).await?;
+        let found: Repository = client.get(OPERATION, &of_repo(&path, [])).await?;
         // A renamed repository answers to its old name too.
         let path = RepoPath::parse(&found.full_name)?;
         Ok(Arc::new(GitHubRepository::new(
@@ -190,6 +187,7 @@ impl ScmDriver for GitHubDriver {
             found,
             self.api.clone(),
             Arc::clone(&self.objects),
+            Arc::clone(&self.git),
         )))
     }
 }
@@ -203,13 +201,23 @@ struct Repository {
     html_url: String,
 }
 
+/// What a driver allows itself. GitHub refuses more than 100 calls at the same time, 900 points a minute
+/// (one for a read, five for a write), and 80 writes a minute and 500 an hour that people are told of.
+const LIMITS: BudgetLimits = BudgetLimits {
+    concurrency: 64,
+    points: 850,
+    content_a_minute: 75,
+    content_an_hour: 480,
+    reserve: 20,
+};
+
 /// Describes a [`GitHubDriver`].
 #[derive(Debug)]
 pub struct GitHubDriverBuilder {
     base: String,
     credentials: GitHubCredentials,
     keyring: Option<Keyring>,
-    clone_token: Option<GitHubSecret>,
+    clone_token: Option<HostSecret>,
     allowed: Vec<String>,
     clock: SharedClock,
     limits: BudgetLimits,
@@ -226,13 +234,8 @@ impl Default for GitHubDriverBuilder {
             clone_token: None,
             allowed: Vec::new(),
             clock: Arc::new(SystemClock),
-            limits: BudgetLimits::default(),
-            client: ClientOptions {
-                connect_timeout: Duration::from_secs(10),
-                call_timeout: Duration::from_secs(30),
-                root_certificates: Vec::new(),
-                proxy: None,
-            },
+            limits: LIMITS,
+            client: ClientOptions::default(),
             memory_bytes: 64 << 20,
         }
     }
@@ -265,7 +268,7 @@ impl GitHubDriverBuilder {
     /// repositories. An App needs none, for it mints a token for each repository; without either,
     /// runs get no credential.
     #[must_use]
-    pub fn clone_token(mut self, token: impl Into<GitHubSecret>) -> Self {
+    pub fn clone_token(mut self, token: impl Into<HostSecret>) -> Self {
         self.clone_token = Some(token.into());
         self
     }
@@ -340,56 +343,18 @@ impl GitHubDriverBuilder {
     /// plain http to another machine.
     pub fn build(self) -> Result<GitHubDriver> {
         const OPERATION: &str = "build the GitHub driver";
-        let base = Url::parse(&self.base).map_err(|error| {
-            Error::invalid(
-                OPERATION,
-                "the base is no address; write https://api.github.com or https://HOST/api/v3",
-            )
-            .caused_by(error)
-        })?;
-        let Some(host) = base.host_str().filter(|_| matches!(base.scheme(), "http" | "https"))
-        else {
-            return Err(
-                Error::invalid(OPERATION, "the base is not an http address").with("base", &base)
-            );
-        };
-        if !base.username().is_empty() || base.password().is_some() || base.query().is_some() {
-            return Err(Error::invalid(
-                OPERATION,
-                "the base has a credential or a query in it; use `credentials`",
-            ));
-        }
-        let is_here = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
-        if base.scheme() == "http" && !is_here && !matches!(self.credentials.0, Kind::Anonymous) {
-            return Err(Error::invalid(
-                OPERATION,
-                "a credential does not go over plain http to another machine; use https",
-            )
-            .with("base", &base));
-        }
-        let host = if host == "api.github.com" { "github.com" } else { host };
-        let host: Arc<str> = match base.port() {
-            Some(port) => format!("{host}:{port}").into(),
-            None => host.into(),
-        };
+        let has_credential = !matches!(self.credentials.0, Kind::Anonymous);
+        let example = "https://api.github.com or https://HOST/api/v3";
+        let (base, host) = base_address(OPERATION, &self.base, example, has_credential)?;
+        let host: Arc<str> =
+            if host == "api.github.com" { "github.com".into() } else { host.into() };
         let own = match &self.credentials.0 {
             Kind::App { key: secret, .. } | Kind::Token { token: secret } => Some(secret),
             Kind::Anonymous => None,
         };
-        let mut secrets = own.into_iter().chain(&self.clone_token);
-        let named = secrets.any(|secret| matches!(secret.0, Secret::Named(_)));
-        if named && self.keyring.is_none() {
-            return Err(Error::invalid(
-                OPERATION,
-                "a credential names a secret, and there is no secret store; call `secrets`",
-            ));
-        }
-        let pattern = |text: &String| {
-            Pattern::new(&text.to_ascii_lowercase()).map_err(|problem| {
-                Error::invalid(OPERATION, problem).with("pattern", format!("{text:?}"))
-            })
-        };
-        let allowed = self.allowed.iter().map(pattern).collect::<Result<Vec<_>>>()?;
+        let secrets = own.into_iter().chain(&self.clone_token);
+        check_named(OPERATION, secrets, self.keyring.as_ref())?;
+        let allowed = allowed_patterns(OPERATION, &self.allowed)?;
         let governor = Governor::new(self.limits, Arc::clone(&self.clock));
         let transport = Arc::new(Transport::new(base, governor, &self.client)?);
         let authorizer = Authorizer::new(
@@ -404,7 +369,17 @@ impl GitHubDriverBuilder {
             host,
             allowed: allowed.into(),
             api: Api::new(transport, authorizer, conditional, self.clock),
-            objects: Arc::new(ObjectCache::new(self.memory_bytes / 2)),
+            objects: Arc::new(ObjectCache::new(self.memory_bytes / 8 * 3)),
+            git: Arc::new(GitObjects::new(self.memory_bytes / 8)),
         })
     }
+}
+
+/// For tests of what hosts share.
+#[cfg(test)]
+pub(crate) mod testing {
+    pub(crate) use super::{api::GitHub, authorization::Principal};
+    use crate::rest::BudgetLimits;
+
+    pub(crate) const LIMITS: BudgetLimits = super::LIMITS;
 }

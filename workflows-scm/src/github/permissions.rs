@@ -7,10 +7,8 @@ use workflows_core::{
     repo::{Permission, Permissions},
 };
 
-use super::{
-    api::{Priority, RepoPath, Route, Scope},
-    connection::GitHubRepository,
-};
+use super::{authorization::Scope, connection::GitHubRepository, repo_path::RepoPath};
+use crate::rest::{Priority, Route};
 
 /// <https://docs.github.com/en/rest/collaborators/collaborators#get-repository-permissions-for-a-user>
 #[derive(Debug, Serialize, Deserialize)]

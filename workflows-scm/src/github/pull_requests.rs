@@ -8,7 +8,8 @@ use futures::{
 use jiff::Timestamp;
 use workflows_core::{Result, event::PullRequest, repo::PullRequests};
 
-use super::{api::Priority, connection::GitHubRepository, pull_request::PullRequestBody};
+use super::{connection::GitHubRepository, pull_request::PullRequestBody};
+use crate::rest::Priority;
 
 /// So many pull requests are asked for first. What is read of so many is kept for each repository that
 /// is polled.

@@ -9,10 +9,8 @@ use futures::{
 use serde::{Deserialize, Serialize};
 use workflows_core::{CommitId, Error, ErrorKind, Result, repo::RefPosition};
 
-use super::{
-    api::{Priority, Route},
-    connection::GitHubRepository,
-};
+use super::connection::GitHubRepository;
+use crate::rest::{Priority, Route, ref_names::asked_for};
 
 const RESOLVE: &str = "resolve ref";
 const LIST: &str = "list refs";
@@ -118,42 +116,18 @@ impl GitHubRepository {
                 _ => return Ok(None),
             }
             let key = (self.number, Arc::from(at.sha.as_str()));
-            if let Some(commit) = self.objects.tags.get(&key).await {
+            if let Some(commit) = self.git.tags.get(&key).await {
                 return commit.parse().map(Some);
             }
             let route = self.route(["git", "tags", &at.sha]);
             let tag: Tag = self.client(Priority::Fetch).get("read tag", &route).await?;
             at = tag.object;
             if at.kind == "commit" {
-                self.objects.tags.insert(key, at.sha.as_str().into()).await;
+                self.git.tags.insert(key, at.sha.as_str().into()).await;
             }
         }
         Ok(None)
     }
-}
-
-/// What GitHub is asked for, without `refs/` and without a slash at the end, which it does not
-/// understand alike everywhere; the shortest that cover all. What is found besides is left out.
-fn asked_for(prefixes: &[Arc<str>]) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for prefix in prefixes {
-        match prefix.strip_prefix("refs/").map(|name| name.trim_end_matches('/')) {
-            Some(name) if !name.is_empty() => names.push(name.to_owned()),
-            // All refs of people; those of pull requests have to be asked for.
-            _ if "refs/".starts_with(&**prefix) => {
-                names.extend(["heads".to_owned(), "tags".to_owned()]);
-            }
-            _ => {}
-        }
-    }
-    names.sort();
-    let mut kept: Vec<String> = Vec::new();
-    for name in names {
-        if !kept.last().is_some_and(|last| name.starts_with(last.as_str())) {
-            kept.push(name);
-        }
-    }
-    kept
 }
 
 /// GitHub answers for a repository without a commit that it conflicts.
@@ -164,23 +138,5 @@ pub(super) fn empty_is_missing(error: Error) -> Error {
                 .caused_by(error)
         }
         _ => error,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_covers_the_prefixes_is_asked_for() {
-        let of = |prefixes: &[&str]| {
-            asked_for(&prefixes.iter().map(|prefix| Arc::from(*prefix)).collect::<Vec<_>>())
-        };
-        assert_eq!(of(&["refs/heads/release/", "refs/heads/release/1"]), ["heads/release"]);
-        assert_eq!(of(&["refs/tags/v", "refs/heads/main"]), ["heads/main", "tags/v"]);
-        assert_eq!(of(&["refs/"]), ["heads", "tags"]);
-        assert_eq!(of(&["refs/heads/main", "refs/"]), ["heads", "tags"]);
-        assert_eq!(of(&["main"]), [""; 0]);
-        assert_eq!(of(&[]), [""; 0]);
     }
 }

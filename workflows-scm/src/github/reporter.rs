@@ -11,7 +11,7 @@ use super::{checks, commit_statuses, connection::GitHubRepository};
 #[async_trait]
 impl StatusReporter for GitHubRepository {
     async fn report(&self, status: &Status, earlier: EarlierReport<'_>) -> Result<ReportedStatus> {
-        if self.api.is_app() {
+        if self.is_app() {
             checks::report(self, status, earlier).await
         } else {
             commit_statuses::report(self, status, earlier).await

@@ -5,10 +5,12 @@ use std::{collections::VecDeque, sync::Arc};
 use serde::Deserialize;
 use workflows_core::{CommitId, Error, Result, repo::EntryKind};
 
-use super::{
-    api::Priority,
-    connection::GitHubRepository,
-    objects::{Entry, PlaceKey, Tree, TreeEntry, TreeKey, kind_of},
+use super::{connection::GitHubRepository, objects::TreeKey};
+use crate::rest::{
+    Priority,
+    objects::{Entry, PlaceKey, kind_of},
+    place::{joined, too_many},
+    trees::{Tree, TreeEntry},
 };
 
 const OPERATION: &str = "read tree";
@@ -50,7 +52,7 @@ impl GitHubRepository {
             let entries = body.tree.into_iter().map(entry).collect::<Result<_>>()?;
             Ok(Arc::new(Tree { entries, truncated: body.truncated }))
         };
-        self.objects.trees.try_get_with(key, read).await.map_err(crate::repeated::repeated)
+        self.git.trees.try_get_with(key, read).await.map_err(crate::repeated::repeated)
     }
 
     /// All entries below a tree, at most so many; level by level when GitHub does not tell them at
@@ -123,28 +125,4 @@ impl GitHubRepository {
         self.objects.places.insert(key, Some(at.clone())).await;
         Ok(Some(at))
     }
-
-    /// Notes what a directory at a commit holds, so that reading it needs no call.
-    pub(super) async fn note(&self, commit: &CommitId, path: &str, entry: Option<Entry>) {
-        let key = PlaceKey { repo: self.number, commit: commit.clone(), path: path.into() };
-        self.objects.places.insert(key, entry).await;
-    }
-
-    /// What is known to be at a path.
-    pub(super) async fn noted(&self, commit: &CommitId, path: &str) -> Option<Option<Entry>> {
-        let key = PlaceKey { repo: self.number, commit: commit.clone(), path: path.into() };
-        self.objects.places.get(&key).await
-    }
-}
-
-/// A path below a directory, which is empty for the root.
-pub(super) fn joined(directory: &str, name: &str) -> String {
-    match directory {
-        "" => name.to_owned(),
-        directory => format!("{directory}/{name}"),
-    }
-}
-
-pub(super) fn too_many(most: usize) -> Error {
-    Error::invalid("list directory", format!("there are more than {most} entries"))
 }

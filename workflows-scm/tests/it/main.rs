@@ -36,13 +36,15 @@ mod github_scenarios;
 mod github_shown;
 #[cfg(feature = "github")]
 mod github_world;
+#[cfg(all(feature = "gitlab", feature = "webhook-axum"))]
+mod gitlab;
 mod poll;
 mod poll_engine;
 #[cfg(feature = "git")]
 mod poll_git;
 mod poll_pull_requests;
 mod poll_support;
-#[cfg(all(feature = "github", feature = "webhook-axum"))]
+#[cfg(all(any(feature = "github", feature = "gitlab"), feature = "webhook-axum"))]
 mod scenarios;
 #[cfg(feature = "git")]
 mod support;

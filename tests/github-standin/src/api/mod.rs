@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 
 pub(crate) use pulls::open_pull_request;
 
+use workflows_standin_kit::fit;
+
 use crate::{
     answer::{Reply, Request},
     world::World,
@@ -80,32 +82,6 @@ pub(crate) fn find(
         }
     }
     best.map(|(_, route, params)| (route, params))
-}
-
-fn fit(template: &'static str, segments: &[String]) -> Option<BTreeMap<&'static str, String>> {
-    let parts: Vec<&'static str> = template.trim_start_matches('/').split('/').collect();
-    let mut params = BTreeMap::new();
-    let long = parts.iter().position(|part| part.starts_with("{+"));
-    let extra = match long {
-        Some(_) => segments.len().checked_sub(parts.len())?,
-        None if segments.len() == parts.len() => 0,
-        None => return None,
-    };
-    let mut at = 0;
-    for (index, part) in parts.iter().enumerate() {
-        let many = if Some(index) == long { extra + 1 } else { 1 };
-        let taken = segments.get(at..at + many)?;
-        at += many;
-        match part.strip_prefix('{') {
-            Some(name) => {
-                let name = name.trim_start_matches('+').trim_end_matches('}');
-                params.insert(name, taken.join("/"));
-            }
-            None if taken.first().is_some_and(|segment| segment == part) => {}
-            None => return None,
-        }
-    }
-    Some(params)
 }
 
 #[cfg(test)]

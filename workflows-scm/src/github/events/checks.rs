@@ -8,8 +8,11 @@ use workflows_core::{
     engine::{Command, RerunOf},
 };
 
-use super::{claim, nothing, payload::Payload};
-use crate::{github::check_action::CheckAction, webhook::Told};
+use super::{claim, nothing};
+use crate::{
+    github::check_action::CheckAction,
+    webhook::{Payload, Told},
+};
 
 #[derive(Debug, Deserialize)]
 struct CheckRun {

@@ -8,13 +8,13 @@ use workflows_core::{
     event::{Comment, Occurrence},
 };
 
-use super::{claim, nothing, payload::Payload};
+use super::{claim, nothing};
 use crate::{
     github::{
         comment_id::CommentId,
         pull_request::{Account, GHOST, PullRequestBody},
     },
-    webhook::Told,
+    webhook::{Payload, Told},
 };
 
 /// What all kinds of comments have.

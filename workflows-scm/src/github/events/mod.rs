@@ -16,7 +16,6 @@
 mod checks;
 mod comments;
 mod format;
-mod payload;
 mod pull_requests;
 mod refs;
 mod releases;
@@ -30,11 +29,39 @@ use sha2::{Digest, Sha256};
 use workflows_core::{DeliveryId, Result, SubjectClaim, Verified};
 
 pub use self::format::GitHubDeliveries;
-use self::payload::Payload;
 use super::{GitHubDriver, pull_request::Account};
-use crate::webhook::{AccessChange, DeliveredRepo, Delivery, DeliveryHeaders, Told};
+use crate::webhook::{AccessChange, DeliveredRepo, Delivery, DeliveryHeaders, Payload, Told};
 
 const OPERATION: &str = "read a GitHub delivery";
+
+/// What is looked at of a payload.
+const KEPT: &[&str] = &[
+    "action",
+    "after",
+    "before",
+    "branch",
+    "changes",
+    "check_run",
+    "check_suite",
+    "client_payload",
+    "comment",
+    "forced",
+    "head_commit",
+    "installation",
+    "issue",
+    "label",
+    "merge_group",
+    "pull_request",
+    "ref",
+    "release",
+    "repositories",
+    "repositories_added",
+    "repositories_removed",
+    "repository",
+    "requested_action",
+    "review",
+    "sender",
+];
 
 /// Reads a delivery.
 fn decode(driver: &GitHubDriver, headers: &DeliveryHeaders, body: &Verified) -> Result<Delivery> {
@@ -45,7 +72,7 @@ fn decode(driver: &GitHubDriver, headers: &DeliveryHeaders, body: &Verified) -> 
         )
     })?;
     let id = delivery_id(headers, body.body());
-    let payload = Payload::parse(event, body.body())?;
+    let payload = Payload::parse(OPERATION, event, body.body(), KEPT)?;
     let action = payload.action();
     let what: Arc<str> = match &action {
         Some(action) => format!("{event}.{action}").into(),
@@ -156,7 +183,16 @@ struct Repository {
     full_name: Arc<str>,
 }
 
-impl Payload<'_> {
+/// What GitHub tells with every event.
+trait Common {
+    fn repository(&self, driver: &GitHubDriver) -> Option<DeliveredRepo>;
+    fn is_about_a_repository(&self) -> bool;
+    fn installation(&self) -> Option<u64>;
+    fn sender(&self) -> Option<Account>;
+    fn action(&self) -> Option<String>;
+}
+
+impl Common for Payload<'_> {
     /// The repository, when the payload is about one.
     fn repository(&self, driver: &GitHubDriver) -> Option<DeliveredRepo> {
         let found: Repository = self.lenient("repository")?;

@@ -6,10 +6,10 @@ use workflows_core::{
     event::{LabelClaim, PullRequestClaim},
 };
 
-use super::{claim, nothing, payload::Payload};
+use super::{claim, nothing};
 use crate::{
     github::pull_request::{Label, PullRequestBody},
-    webhook::Told,
+    webhook::{Payload, Told},
 };
 
 /// Reads `pull_request`. What was done is found by comparing with what is recorded, so that the

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use workflows_core::{
-    CommitId, Error, Result, SubjectClaim,
+    CommitId, Result, SubjectClaim,
     event::{Before, RefClaim},
 };
 
-use super::{OPERATION, claim, nothing, payload::Payload};
-use crate::webhook::Told;
+use super::{claim, nothing};
+use crate::webhook::{Payload, Told};
 
 /// Reads `push`.
 ///
@@ -20,8 +20,8 @@ pub(super) fn push(payload: &Payload<'_>) -> Result<Told> {
     if !name.starts_with("refs/heads/") && !name.starts_with("refs/tags/") {
         return Ok(nothing("the ref is neither a branch nor a tag"));
     }
-    let before = position(&payload.required::<String>("before")?, "before")?;
-    let after = position(&payload.required::<String>("after")?, "after")?;
+    let before = payload.position("before")?;
+    let after = payload.position("after")?;
     let mut push = RefClaim { name, after, before: Before::Was(before), forced: None };
     if push.name.starts_with("refs/tags/") {
         as_tag(&mut push, payload)?;
@@ -47,12 +47,4 @@ fn as_tag(push: &mut RefClaim, payload: &Payload<'_>) -> Result<()> {
         push.after = Some(commit.id);
     }
     Ok(())
-}
-
-/// A commit; `None` for the zeros that stand for no commit.
-fn position(sha: &str, member: &'static str) -> Result<Option<CommitId>> {
-    let commit: CommitId = sha
-        .parse()
-        .map_err(|error: Error| Error::invalid(OPERATION, format!("`{member}`: {error}")))?;
-    Ok(commit.as_str().bytes().any(|digit| digit != b'0').then_some(commit))
 }

@@ -10,8 +10,8 @@ use workflows_core::{
     event::{EventKind, Lacks, Occurrence, Revision},
 };
 
-use super::{claim, nothing, payload::Payload};
-use crate::webhook::Told;
+use super::{claim, nothing};
+use crate::webhook::{Payload, Told};
 
 /// Reads `merge_group.checks_requested`: an event of the kind `merge_group`, for the commit of the
 /// group. `data` has `base_ref` and `base_sha`.

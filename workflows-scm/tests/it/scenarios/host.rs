@@ -57,7 +57,7 @@ pub(crate) trait Host {
     /// Has the host tell an address of what happens in a repository from now on.
     async fn tell(&self, repo: &str, address: &str);
 
-    /// Whether what the host tells reaches nobody.
+    /// Whether what the host tells reaches nobody, and is in its log all the same.
     fn cut_off(&self, is_cut_off: bool);
 
     /// Waits until the host has told everything.
@@ -65,6 +65,11 @@ pub(crate) trait Host {
 
     /// Has the host tell everything once more that it has told once.
     fn tell_again(&self);
+
+    /// Whether who looks sees what is written with a whole review.
+    fn shows_reviews_to_polls(&self) -> bool {
+        false
+    }
 
     /// What reads the host's log of what it told about a repository.
     fn log(&self, receiver: &WebhookReceiver, repo: &str) -> Arc<dyn EventSource>;

@@ -6,17 +6,18 @@ use reqwest::{StatusCode, header::HeaderMap};
 use workflows_core::{Clock, ErrorKind, ManualClock};
 
 use super::*;
+use crate::github::testing::{GitHub, LIMITS, Principal};
 
 const WHO: Principal = Principal::Installation(1);
 
-fn governor(limits: BudgetLimits) -> (ManualClock, Arc<Governor>) {
+fn governor(limits: BudgetLimits) -> (ManualClock, Arc<Governor<GitHub>>) {
     let clock = ManualClock::at("2026-01-02T03:04:05Z".parse().unwrap());
     let governor = Governor::new(limits, Arc::new(clock.clone()));
     (clock, governor)
 }
 
 /// Lets a call through that has ended already.
-async fn call(governor: &Arc<Governor>, priority: Priority, cost: Cost) -> Result<()> {
+async fn call(governor: &Arc<Governor<GitHub>>, priority: Priority, cost: Cost) -> Result<()> {
     governor.admit(&WHO, priority, "core", cost).await.map(drop)
 }
 
@@ -37,7 +38,7 @@ fn told(limit: u32, remaining: u32, resets_at: Timestamp) -> HeaderMap {
 
 #[tokio::test]
 async fn what_is_left_goes_to_what_matters_most() {
-    let (clock, governor) = governor(BudgetLimits::default());
+    let (clock, governor) = governor(LIMITS);
     let reset = clock.now() + SignedDuration::from_mins(30);
     for (remaining, expected) in [
         (1_001, [true, true, true]),
@@ -58,7 +59,7 @@ async fn what_is_left_goes_to_what_matters_most() {
 
 #[tokio::test]
 async fn calls_under_way_count_as_made() {
-    let (clock, governor) = governor(BudgetLimits::default());
+    let (clock, governor) = governor(LIMITS);
     let reset = clock.now() + SignedDuration::from_mins(30);
     governor.observe(&WHO, StatusCode::OK, &told(5_000, 2, reset), "");
     let one = governor.admit(&WHO, Priority::Status, "core", Cost::Read).await.unwrap();
@@ -70,7 +71,7 @@ async fn calls_under_way_count_as_made() {
 
 #[tokio::test]
 async fn an_answer_that_comes_late_gives_nothing_back() {
-    let (clock, governor) = governor(BudgetLimits::default());
+    let (clock, governor) = governor(LIMITS);
     let reset = clock.now() + SignedDuration::from_mins(30);
     governor.observe(&WHO, StatusCode::OK, &told(5_000, 10, reset), "");
     governor.observe(&WHO, StatusCode::OK, &told(5_000, 4_000, reset), "");
@@ -86,7 +87,7 @@ async fn an_answer_that_comes_late_gives_nothing_back() {
 
 #[tokio::test]
 async fn limits_are_each_one_s_own() {
-    let (clock, governor) = governor(BudgetLimits::default());
+    let (clock, governor) = governor(LIMITS);
     let reset = clock.now() + SignedDuration::from_mins(30);
     governor.observe(&WHO, StatusCode::OK, &told(5_000, 0, reset), "");
     let other = Principal::Installation(2);
@@ -97,7 +98,7 @@ async fn limits_are_each_one_s_own() {
 
 #[tokio::test]
 async fn the_points_of_a_minute_are_kept() {
-    let limits = BudgetLimits { points: 100, ..BudgetLimits::default() };
+    let limits = BudgetLimits { points: 100, ..LIMITS };
     let (clock, governor) = governor(limits);
     let begun = clock.now();
     for _ in 0..10 {
@@ -123,7 +124,7 @@ async fn the_points_of_a_minute_are_kept() {
 
 #[tokio::test]
 async fn content_is_made_no_faster_than_people_bear() {
-    let (clock, governor) = governor(BudgetLimits::default());
+    let (clock, governor) = governor(LIMITS);
     let begun = clock.now();
     for _ in 0..75 {
         call(&governor, Priority::Status, Cost::Content).await.unwrap();
@@ -150,7 +151,7 @@ async fn content_is_made_no_faster_than_people_bear() {
 
 #[tokio::test]
 async fn polls_never_take_the_last_connection() {
-    let limits = BudgetLimits { concurrency: 8, ..BudgetLimits::default() };
+    let limits = BudgetLimits { concurrency: 8, ..LIMITS };
     let (_, governor) = governor(limits);
     let admit = |priority| governor.admit(&WHO, priority, "core", Cost::Read);
     let mut under_way = Vec::new();
@@ -173,7 +174,7 @@ async fn polls_never_take_the_last_connection() {
 
 #[tokio::test]
 async fn a_clock_that_is_set_back_stops_nothing_for_good() {
-    let limits = BudgetLimits { points: 10, ..BudgetLimits::default() };
+    let limits = BudgetLimits { points: 10, ..LIMITS };
     let (clock, governor) = governor(limits);
     for _ in 0..10 {
         call(&governor, Priority::Status, Cost::Read).await.unwrap();
@@ -185,7 +186,7 @@ async fn a_clock_that_is_set_back_stops_nothing_for_good() {
 
 #[tokio::test]
 async fn a_server_without_limits_is_asked_as_often_as_is_needed() {
-    let (_, governor) = governor(BudgetLimits::default());
+    let (_, governor) = governor(LIMITS);
     governor.observe(&WHO, StatusCode::OK, &HeaderMap::new(), "");
     call(&governor, Priority::Background, Cost::Read).await.unwrap();
     assert!(governor.snapshot()[0].resources.is_empty());

@@ -1,4 +1,4 @@
-//! One call to GitHub: sent under a credential's budget, with a time limit, its answer bounded.
+//! One call to a host: sent under a credential's budget, with a time limit, its answer bounded.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -18,64 +18,64 @@ use url::Url;
 use workflows_core::{Error, ErrorKind, Result};
 
 use super::{
-    budget::{Cost, Governor, Principal, Priority},
+    budget::{Cost, Governor, Priority},
+    host::{Host, meaning_of},
     route::Route,
 };
 use crate::printable::printable;
 
-/// GitHub's own media type, in version 3 of the API.
-pub(super) const JSON: &str = "application/vnd.github+json";
-const API_VERSION: &str = "2022-11-28";
 const USER_AGENT: &str = concat!("workflows-scm/", env!("CARGO_PKG_VERSION"));
 
 /// What is to be asked.
 #[derive(Debug, Clone)]
-pub(super) struct Call {
+pub(crate) struct Call {
     /// What errors say was being done.
-    pub(super) operation: &'static str,
-    pub(super) method: Method,
-    pub(super) route: Route,
-    pub(super) accept: &'static str,
+    pub(crate) operation: &'static str,
+    pub(crate) method: Method,
+    pub(crate) route: Route,
+    pub(crate) accept: &'static str,
     /// JSON.
-    pub(super) body: Option<Bytes>,
-    pub(super) priority: Priority,
-    pub(super) cost: Cost,
+    pub(crate) body: Option<Bytes>,
+    pub(crate) priority: Priority,
+    pub(crate) cost: Cost,
     /// A longer answer is refused.
-    pub(super) max_bytes: usize,
+    pub(crate) max_bytes: usize,
 }
 
 impl Call {
-    /// The limit of GitHub's that it counts against.
-    fn resource(&self) -> &'static str {
-        if self.route.path() == GRAPHQL { "graphql" } else { "core" }
-    }
-
-    pub(super) fn failed(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
+    pub(crate) fn failed(&self, kind: ErrorKind, message: impl Into<String>) -> Error {
         Error::new(kind, self.operation, message).with("route", &self.route)
     }
 }
 
-/// The route of GraphQL, which does not lie below the REST API's base.
-pub(super) const GRAPHQL: &str = "/graphql";
-
 /// Who a call is made as.
-#[derive(Debug, Clone)]
-pub(super) struct Grant {
-    pub(super) principal: Principal,
+#[derive(Debug)]
+pub(crate) struct Grant<H: Host> {
+    pub(crate) principal: H::Principal,
     /// Grows when the principal's token is another one.
-    pub(super) generation: u64,
+    pub(crate) generation: u64,
     /// Marked as sensitive, so that its `Debug` output is a placeholder.
-    pub(super) authorization: Option<HeaderValue>,
+    pub(crate) authorization: Option<HeaderValue>,
+}
+
+impl<H: Host> Clone for Grant<H> {
+    fn clone(&self) -> Self {
+        Self {
+            principal: self.principal.clone(),
+            generation: self.generation,
+            authorization: self.authorization.clone(),
+        }
+    }
 }
 
 /// What came back, whatever its status.
 #[derive(Debug, Clone)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-    /// Until when GitHub refuses, when it refused for a limit.
-    pub(super) limited_until: Option<Timestamp>,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// Until when the host refuses, when it refused for a limit.
+    pub(crate) limited_until: Option<Timestamp>,
 }
 
 impl AsRef<Answer> for Answer {
@@ -85,25 +85,25 @@ impl AsRef<Answer> for Answer {
 }
 
 impl Answer {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
     /// The server's clock.
-    pub(super) fn date(&self) -> Option<Timestamp> {
+    pub(crate) fn date(&self) -> Option<Timestamp> {
         Some(jiff::fmt::rfc2822::parse(self.header(DATE.as_str())?).ok()?.timestamp())
     }
 }
 
-pub(super) struct Transport {
+pub(crate) struct Transport<H: Host> {
     client: Client,
     base: Url,
     graphql: Url,
-    governor: Arc<Governor>,
+    governor: Arc<Governor<H>>,
     call_timeout: Duration,
 }
 
-impl fmt::Debug for Transport {
+impl<H: Host> fmt::Debug for Transport<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transport")
             .field("base", &self.base.as_str())
@@ -114,59 +114,70 @@ impl fmt::Debug for Transport {
 
 /// How the client connects.
 #[derive(Debug)]
-pub(super) struct ClientOptions {
-    pub(super) connect_timeout: Duration,
-    pub(super) call_timeout: Duration,
-    pub(super) root_certificates: Vec<Vec<u8>>,
-    pub(super) proxy: Option<String>,
+pub(crate) struct ClientOptions {
+    pub(crate) connect_timeout: Duration,
+    pub(crate) call_timeout: Duration,
+    pub(crate) root_certificates: Vec<Vec<u8>>,
+    pub(crate) proxy: Option<String>,
 }
 
-impl Transport {
-    pub(super) fn new(base: Url, governor: Arc<Governor>, options: &ClientOptions) -> Result<Self> {
-        let mut graphql = base.clone();
-        let path = base.path().trim_end_matches('/');
-        let above = path.strip_suffix("/v3").unwrap_or(path);
-        graphql.set_path(&format!("{above}{GRAPHQL}"));
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            call_timeout: Duration::from_secs(30),
+            root_certificates: Vec::new(),
+            proxy: None,
+        }
+    }
+}
+
+impl<H: Host> Transport<H> {
+    pub(crate) fn new(
+        base: Url,
+        governor: Arc<Governor<H>>,
+        options: &ClientOptions,
+    ) -> Result<Self> {
         Ok(Self {
             client: client(options)?,
+            graphql: H::graphql(&base),
             base,
-            graphql,
             governor,
             call_timeout: options.call_timeout,
         })
     }
 
-    pub(super) fn base(&self) -> &Url {
+    pub(crate) fn base(&self) -> &Url {
         &self.base
     }
 
-    pub(super) fn governor(&self) -> &Arc<Governor> {
+    pub(crate) fn governor(&self) -> &Arc<Governor<H>> {
         &self.governor
     }
 
     fn address(&self, call: &Call) -> Url {
-        if call.route.path() == GRAPHQL {
+        if call.route.is_graphql() {
             return self.graphql.clone();
         }
         call.route.at(&self.base)
     }
 
-    /// Makes a call. Nothing is repeated, but a call that GitHub sends elsewhere on the same host
+    /// Makes a call. Nothing is repeated, but a call that the host sends elsewhere on the same host
     /// (a renamed repository) is made there, once.
     ///
     /// # Errors
     ///
     /// `RateLimited` when the budget holds it back, `Transient` when no whole answer came in time,
     /// `Invalid` when the answer is too long. What an answer says is for [`check`].
-    pub(super) async fn exchange(
+    pub(crate) async fn exchange(
         &self,
         call: &Call,
-        grant: &Grant,
+        grant: &Grant<H>,
         etag: Option<&HeaderValue>,
     ) -> Result<Answer> {
         let made = tokio::time::timeout(self.call_timeout, self.make(call, grant, etag)).await;
         let made = made.unwrap_or_else(|_| {
-            Err(call.failed(ErrorKind::Transient, "GitHub did not answer in time"))
+            Err(call.failed(ErrorKind::Transient, "the host did not answer in time"))
         });
         let outcome = match &made {
             Ok(answer) if answer.limited_until.is_some() => "limited",
@@ -177,11 +188,16 @@ impl Transport {
             Err(error) if matches!(error.kind(), ErrorKind::RateLimited { .. }) => "held_back",
             Err(_) => "failed",
         };
-        counter!("workflows_github_calls_total", "outcome" => outcome).increment(1);
+        counter!(H::METRICS.calls, "outcome" => outcome).increment(1);
         made
     }
 
-    async fn make(&self, call: &Call, grant: &Grant, etag: Option<&HeaderValue>) -> Result<Answer> {
+    async fn make(
+        &self,
+        call: &Call,
+        grant: &Grant<H>,
+        etag: Option<&HeaderValue>,
+    ) -> Result<Answer> {
         let mut at = self.address(call);
         let first = self.send(call, grant, etag, at.clone()).await?;
         if !first.status.is_redirection() || first.status == StatusCode::NOT_MODIFIED {
@@ -191,14 +207,14 @@ impl Transport {
         let Some(next) = location.filter(|next| next.origin() == at.origin()) else {
             return Err(call.failed(
                 ErrorKind::Invalid,
-                "GitHub sends the call to another host, which is not followed",
+                "the host sends the call to another one, which is not followed",
             ));
         };
         at.set_path(next.path());
         at.set_query(next.query());
         let second = self.send(call, grant, etag, at).await?;
         if second.status.is_redirection() && second.status != StatusCode::NOT_MODIFIED {
-            return Err(call.failed(ErrorKind::Invalid, "GitHub sends the call on and on"));
+            return Err(call.failed(ErrorKind::Invalid, "the host sends the call on and on"));
         }
         Ok(second)
     }
@@ -206,22 +222,21 @@ impl Transport {
     async fn send(
         &self,
         call: &Call,
-        grant: &Grant,
+        grant: &Grant<H>,
         etag: Option<&HeaderValue>,
         at: Url,
     ) -> Result<Answer> {
         let pass = self
             .governor
-            .admit(&grant.principal, call.priority, call.resource(), call.cost)
+            .admit(&grant.principal, call.priority, H::resource(&call.route), call.cost)
             .await
             .map_err(|held_back| {
                 call.failed(held_back.kind(), held_back.message()).caused_by(held_back)
             })?;
-        let mut request = self
-            .client
-            .request(call.method.clone(), at)
-            .header(ACCEPT, call.accept)
-            .header("X-GitHub-Api-Version", API_VERSION);
+        let mut request = self.client.request(call.method.clone(), at).header(ACCEPT, call.accept);
+        for (name, value) in H::HEADERS {
+            request = request.header(*name, *value);
+        }
         if let Some(authorization) = &grant.authorization {
             request = request.header(AUTHORIZATION, authorization.clone());
         }
@@ -243,7 +258,7 @@ impl Transport {
 
 /// The HTTP client of a driver.
 fn client(options: &ClientOptions) -> Result<Client> {
-    const OPERATION: &str = "build the GitHub driver";
+    const OPERATION: &str = "build the driver";
     let mut builder = Client::builder()
         .user_agent(USER_AGENT)
         .redirect(redirect::Policy::none())
@@ -295,9 +310,9 @@ async fn read(call: &Call, response: Response) -> Result<Bytes> {
 
 fn failed(call: &Call, error: reqwest::Error) -> Error {
     let what = if error.is_timeout() {
-        "GitHub did not answer in time"
+        "the host did not answer in time"
     } else if error.is_connect() {
-        "GitHub cannot be reached"
+        "the host cannot be reached"
     } else if error.is_builder() {
         return call.failed(ErrorKind::Invalid, "the request cannot be made");
     } else {
@@ -306,18 +321,24 @@ fn failed(call: &Call, error: reqwest::Error) -> Error {
     call.failed(ErrorKind::Transient, what).caused_by(error.without_url())
 }
 
-/// The body of a refusal (<https://docs.github.com/en/rest/using-the-rest-api/troubleshooting-the-rest-api>).
+/// The body of a refusal. GitLab puts an object where fields are refused
+/// (<https://docs.gitlab.com/api/rest/troubleshooting/>), and `error` where a parameter is.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Refusal {
-    message: Option<String>,
+    message: Option<serde_json::Value>,
+    error: Option<String>,
     errors: Option<serde_json::Value>,
 }
 
-/// What GitHub said.
+/// What the host said.
 fn message_of(body: &[u8]) -> String {
     let refusal: Refusal = serde_json::from_slice(body).unwrap_or_default();
-    let mut message = refusal.message.unwrap_or_default();
+    let mut message = match refusal.message {
+        Some(serde_json::Value::String(text)) => text,
+        Some(other) => other.to_string(),
+        None => refusal.error.unwrap_or_default(),
+    };
     if let Some(errors) = refusal.errors {
         message.push_str(&format!(" {errors}"));
     }
@@ -325,60 +346,25 @@ fn message_of(body: &[u8]) -> String {
 }
 
 /// The answer, when it is a success (or says that nothing changed); else the error that it means.
-pub(super) fn check<A: AsRef<Answer>>(call: &Call, grant: &Grant, made: A) -> Result<A> {
+pub(crate) fn check<H: Host, A: AsRef<Answer>>(
+    call: &Call,
+    grant: &Grant<H>,
+    made: A,
+) -> Result<A> {
     let answer = made.as_ref();
-    let status = answer.status;
-    if status.is_success() || status == StatusCode::NOT_MODIFIED {
+    if answer.status.is_success() || answer.status == StatusCode::NOT_MODIFIED {
         return Ok(made);
     }
     let said = message_of(&answer.body);
-    let (kind, what): (ErrorKind, &str) = match status {
-        _ if answer.limited_until.is_some() => (
-            ErrorKind::RateLimited { until: answer.limited_until },
-            "GitHub asks to come back later",
-        ),
-        StatusCode::UNAUTHORIZED => match grant.principal {
-            Principal::Anonymous => {
-                (ErrorKind::Denied, "GitHub asks for a credential; configure an App or a token")
-            }
-            Principal::App => (
-                ErrorKind::Denied,
-                "GitHub does not accept the App's key; check the App's id and whether the key was \
-                 revoked",
-            ),
-            _ => (
-                ErrorKind::Denied,
-                "GitHub does not accept the token; it may have expired or been revoked",
-            ),
-        },
-        StatusCode::FORBIDDEN if said.to_ascii_lowercase().contains("suspended") => (
-            ErrorKind::Denied,
-            "the App's installation is suspended; its owner can unsuspend it on the installation's \
-             settings page",
-        ),
-        StatusCode::FORBIDDEN => {
-            (ErrorKind::Denied, "GitHub refuses; the credential may lack a permission")
+    let (kind, what) = match answer.limited_until {
+        Some(until) => {
+            (ErrorKind::RateLimited { until: Some(until) }, "the host asks to come back later")
         }
-        StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS => {
-            (ErrorKind::Denied, "GitHub has blocked access")
-        }
-        StatusCode::NOT_FOUND | StatusCode::GONE => {
-            (ErrorKind::NotFound, "it is not there, or the credential may not see it")
-        }
-        StatusCode::CONFLICT => (ErrorKind::Conflict, "GitHub reports a conflict"),
-        StatusCode::REQUEST_TIMEOUT => (ErrorKind::Transient, "GitHub gave up waiting"),
-        status if status.is_server_error() => (ErrorKind::Transient, "GitHub has failed"),
-        _ => (ErrorKind::Invalid, "GitHub does not take the request"),
+        None => H::refused(grant, answer, &said).unwrap_or_else(|| meaning_of(answer.status)),
     };
-    let mut error = call.failed(kind, what).with("status", status.as_u16());
+    let mut error = call.failed(kind, what).with("status", answer.status.as_u16());
     if !said.is_empty() {
-        error = error.with("GitHub says", printable(&said));
+        error = error.with(format!("{} says", H::NAME), printable(&said));
     }
-    // What a fine-grained token or an App would need for this call.
-    if let Some(needed) = answer.header("x-accepted-github-permissions")
-        && kind == ErrorKind::Denied
-    {
-        error = error.with("needs", printable(needed));
-    }
-    Err(error)
+    Err(H::add_to(error, answer))
 }

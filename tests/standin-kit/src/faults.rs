@@ -4,7 +4,6 @@ use jiff::Timestamp;
 
 /// Something that goes wrong with a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Fault {
     /// 429, with the seconds to wait when there are any.
     TooManyRequests(Option<u64>),
@@ -22,33 +21,39 @@ pub enum Fault {
     LostAnswer,
 }
 
+/// A fault that is planned.
 #[derive(Debug)]
-pub(crate) struct Planned {
+pub struct Planned {
     pattern: Pattern,
     fault: Fault,
     left: Left,
 }
 
+/// How long a fault goes on.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Left {
+pub enum Left {
+    /// For so many calls.
     Calls(u32),
+    /// Until then.
     Until(Timestamp),
 }
 
+/// What calls a fault is for.
 #[derive(Debug)]
-pub(crate) struct Pattern {
+pub struct Pattern {
     method: String,
     path: String,
 }
 
 impl Pattern {
     /// Reads `METHOD /path`, either of which may have `*` for anything.
-    pub(crate) fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let (method, path) = text.split_once(' ').unwrap_or(("*", text));
         Self { method: method.to_owned(), path: path.to_owned() }
     }
 
-    pub(crate) fn fits(&self, method: &str, template: &str, path: &str) -> bool {
+    /// Whether a call fits, by the template of its route or its path.
+    pub fn fits(&self, method: &str, template: &str, path: &str) -> bool {
         matches(&self.method, method)
             && (matches(&self.path, template) || matches(&self.path, path))
     }
@@ -65,13 +70,14 @@ fn matches(pattern: &str, text: &str) -> bool {
 }
 
 impl Planned {
-    pub(crate) fn new(pattern: &str, fault: Fault, left: Left) -> Self {
+    /// A fault for the calls that fit a pattern.
+    pub fn new(pattern: &str, fault: Fault, left: Left) -> Self {
         Self { pattern: Pattern::parse(pattern), fault, left }
     }
 }
 
 /// The fault of a call, if it is to have one; a fault that is for some calls is used up by it.
-pub(crate) fn next(
+pub fn next(
     planned: &mut Vec<Planned>,
     method: &str,
     template: &str,

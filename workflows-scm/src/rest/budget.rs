@@ -1,10 +1,8 @@
-//! What a credential may still ask of GitHub: its own limits, told by headers, and ours, which keep
-//! below those that no header tells
-//! (<https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api>).
+//! What a credential may still ask of its host: the host's limits, told by headers, and ours, which keep
+//! below those that no header tells.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    fmt,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -14,6 +12,7 @@ use reqwest::{StatusCode, header::HeaderMap};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use workflows_core::{Error, ErrorKind, Result, SharedClock};
 
+use super::host::Host;
 use crate::retry_after::retry_after;
 
 /// How much a call matters. What is left of a limit goes to the first before the others.
@@ -37,88 +36,51 @@ impl Priority {
     }
 }
 
-/// Whose limits a call counts against.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Principal {
-    /// The App itself, with its signed assertion.
-    App,
-    /// One installation of the App.
-    Installation(u64),
-    /// The owner of a token.
-    Token,
-    /// The address that this process calls from.
-    Anonymous,
-}
-
-impl fmt::Display for Principal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::App => f.write_str("app"),
-            Self::Installation(id) => write!(f, "installation {id}"),
-            Self::Token => f.write_str("token"),
-            Self::Anonymous => f.write_str("anonymous"),
-        }
-    }
-}
-
-/// What a call costs by GitHub's secondary limits.
+/// What a call costs by limits that no header tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cost {
+pub(crate) enum Cost {
     /// A read: one point.
     Read,
-    /// A write: five points.
+    /// A write.
     Write,
-    /// A write that makes something people are told of: five points, and one of the few of them
-    /// that an hour has.
+    /// A write that makes something people are told of, of which there are few in an hour.
     Content,
 }
 
 impl Cost {
-    fn points(self) -> u32 {
+    fn points<H: Host>(self) -> u32 {
         match self {
             Self::Read => 1,
-            Self::Write | Self::Content => 5,
+            Self::Write | Self::Content => H::POINTS_OF_A_WRITE,
         }
     }
 }
 
 /// What a driver allows itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct BudgetLimits {
-    /// Calls at the same time; GitHub refuses more than 100.
-    pub(super) concurrency: usize,
-    /// Points a minute; GitHub refuses more than 900.
-    pub(super) points: u32,
-    /// Writes of content a minute; GitHub refuses more than 80.
-    pub(super) content_a_minute: usize,
-    /// Writes of content an hour; GitHub refuses more than 500.
-    pub(super) content_an_hour: usize,
-    /// The part of the hourly limit, in per cent, that background work leaves alone.
-    pub(super) reserve: u8,
-}
-
-impl Default for BudgetLimits {
-    fn default() -> Self {
-        Self {
-            concurrency: 64,
-            points: 850,
-            content_a_minute: 75,
-            content_an_hour: 480,
-            reserve: 20,
-        }
-    }
+pub(crate) struct BudgetLimits {
+    /// Calls at the same time.
+    pub(crate) concurrency: usize,
+    /// Points a minute.
+    pub(crate) points: u32,
+    /// Writes of content a minute.
+    pub(crate) content_a_minute: usize,
+    /// Writes of content an hour.
+    pub(crate) content_an_hour: usize,
+    /// The part of the host's limit, in per cent, that background work leaves alone.
+    pub(crate) reserve: u8,
 }
 
 /// The longest that a header can make this process wait.
 const LONGEST_WAIT: SignedDuration = SignedDuration::from_hours(2);
-/// How long to stay away when GitHub refuses for a secondary limit and does not say how long.
+/// How long to stay away when a host refuses for a limit and does not say how long.
 const UNTOLD_WAIT: SignedDuration = SignedDuration::from_secs(60);
 const MINUTE: SignedDuration = SignedDuration::from_secs(60);
 const HOUR: SignedDuration = SignedDuration::from_secs(3_600);
 
 /// Lets calls through, or says when they can be made.
 #[derive(Debug)]
-pub(super) struct Governor {
+pub(crate) struct Governor<H: Host> {
     limits: BudgetLimits,
     clock: SharedClock,
     all: Arc<Semaphore>,
@@ -126,12 +88,12 @@ pub(super) struct Governor {
     fetching: Arc<Semaphore>,
     /// Half.
     background: Arc<Semaphore>,
-    accounts: Mutex<BTreeMap<Principal, Account>>,
+    accounts: Mutex<BTreeMap<H::Principal, Account>>,
 }
 
 #[derive(Debug, Default)]
 struct Account {
-    /// The hourly limits by resource (`core`, `graphql`, ...).
+    /// The limits that the host told, by resource (`core`, `graphql`, ...).
     windows: HashMap<String, Window>,
     /// Nothing goes out before this.
     blocked_until: Option<Timestamp>,
@@ -165,13 +127,13 @@ impl Account {
 
 /// A call that was let through; it counts as under way until this is dropped.
 #[derive(Debug)]
-pub(super) struct Pass {
-    governor: Arc<Governor>,
-    principal: Principal,
+pub(super) struct Pass<H: Host> {
+    governor: Arc<Governor<H>>,
+    principal: H::Principal,
     _permits: Vec<OwnedSemaphorePermit>,
 }
 
-impl Drop for Pass {
+impl<H: Host> Drop for Pass<H> {
     fn drop(&mut self) {
         self.governor.with(&self.principal, |account| {
             account.in_flight = account.in_flight.saturating_sub(1);
@@ -179,8 +141,8 @@ impl Drop for Pass {
     }
 }
 
-impl Governor {
-    pub(super) fn new(limits: BudgetLimits, clock: SharedClock) -> Arc<Self> {
+impl<H: Host> Governor<H> {
+    pub(crate) fn new(limits: BudgetLimits, clock: SharedClock) -> Arc<Self> {
         let all = limits.concurrency.clamp(1, 100);
         let kept = (all / 8).min(all - 1);
         Arc::new(Self {
@@ -193,7 +155,7 @@ impl Governor {
         })
     }
 
-    fn with<T>(&self, principal: &Principal, change: impl FnOnce(&mut Account) -> T) -> T {
+    fn with<T>(&self, principal: &H::Principal, change: impl FnOnce(&mut Account) -> T) -> T {
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         change(accounts.entry(principal.clone()).or_default())
     }
@@ -206,11 +168,11 @@ impl Governor {
     /// `RateLimited`, with the first instant at which the call may be made.
     pub(super) async fn admit(
         self: &Arc<Self>,
-        principal: &Principal,
+        principal: &H::Principal,
         priority: Priority,
         resource: &str,
         cost: Cost,
-    ) -> Result<Pass> {
+    ) -> Result<Pass<H>> {
         let mut queues = vec![&self.all];
         if priority >= Priority::Fetch {
             queues.insert(0, &self.fetching);
@@ -222,7 +184,7 @@ impl Governor {
         for queue in queues {
             let permit = Arc::clone(queue).acquire_owned().await;
             permits.push(permit.map_err(|error| {
-                Error::transient("call GitHub", "the driver is shutting down").caused_by(error)
+                Error::transient("call the host", "the driver is shutting down").caused_by(error)
             })?);
         }
         let now = self.clock.now();
@@ -231,7 +193,7 @@ impl Governor {
             let refused = self.refusal(account, priority, resource, cost, now);
             if refused.is_none() {
                 account.in_flight += 1;
-                account.points.push_back((now, cost.points()));
+                account.points.push_back((now, cost.points::<H>()));
                 if cost == Cost::Content {
                     account.content.push_back(now);
                 }
@@ -239,13 +201,13 @@ impl Governor {
             refused
         });
         if let Some((reason, until)) = refused {
-            counter!("workflows_github_held_back_total",
+            counter!(H::METRICS.held_back,
                 "priority" => priority.as_str(), "reason" => reason)
             .increment(1);
             return Err(Error::new(
                 ErrorKind::RateLimited { until: Some(until) },
-                "call GitHub",
-                "the call is held back so that GitHub's limits are kept",
+                "call the host",
+                format!("the call is held back so that the limits of {} are kept", H::NAME),
             )
             .with("limit", reason)
             .with("credential", principal));
@@ -276,7 +238,7 @@ impl Governor {
                 }
             };
             if window.remaining.saturating_sub(account.in_flight) <= reserve {
-                return Some(("hourly", window.resets_at));
+                return Some(("told by the host", window.resets_at));
             }
         }
         let points = match priority {
@@ -284,8 +246,8 @@ impl Governor {
             Priority::Fetch => self.limits.points / 10 * 9,
             Priority::Background => self.limits.points / 10 * 6,
         };
-        if account.spent() + cost.points() > points {
-            let until = free_at(account, points, cost.points(), now);
+        if account.spent() + cost.points::<H>() > points {
+            let until = free_at(account, points, cost.points::<H>(), now);
             return Some(("points a minute", until));
         }
         if cost == Cost::Content {
@@ -305,11 +267,11 @@ impl Governor {
         None
     }
 
-    /// Takes in what an answer says about the limits. Returns until when GitHub refuses, when this
+    /// Takes in what an answer says about the limits. Returns until when the host refuses, when this
     /// answer is a refusal for a limit.
     pub(super) fn observe(
         &self,
-        principal: &Principal,
+        principal: &H::Principal,
         status: StatusCode,
         headers: &HeaderMap,
         message: &str,
@@ -317,14 +279,14 @@ impl Governor {
         let now = self.clock.now();
         let longest = later(now, LONGEST_WAIT);
         let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<i64>().ok();
-        let reset = number("x-ratelimit-reset")
+        let reset = number(H::LIMITS.reset)
             .and_then(|seconds| Timestamp::from_second(seconds).ok())
             .map(|at| at.min(longest));
-        let remaining = number("x-ratelimit-remaining").map(|n| u32::try_from(n).unwrap_or(0));
-        let limit = number("x-ratelimit-limit").map(|n| u32::try_from(n).unwrap_or(0));
-        let resource = headers
-            .get("x-ratelimit-resource")
-            .and_then(|value| value.to_str().ok())
+        let remaining = number(H::LIMITS.remaining).map(|n| u32::try_from(n).unwrap_or(0));
+        let limit = number(H::LIMITS.limit).map(|n| u32::try_from(n).unwrap_or(0));
+        let resource = H::LIMITS
+            .resource
+            .and_then(|name| headers.get(name)?.to_str().ok())
             .filter(|name| name.len() <= 40)
             .unwrap_or("core");
         if let (Some(limit), Some(remaining), Some(resets_at)) = (limit, remaining, reset)
@@ -336,7 +298,7 @@ impl Governor {
                 let known = account.windows.get(resource).copied();
                 let (remaining, resets_at) = match known {
                     Some(known) if known.resets_at.duration_since(resets_at) > MINUTE => return,
-                    // GitHub's machines differ by a second or so about when a window ends.
+                    // A host's machines differ by a second or so about when a window ends.
                     Some(known) if resets_at.duration_since(known.resets_at) <= MINUTE => {
                         (known.remaining.min(remaining), known.resets_at.max(resets_at))
                     }
@@ -347,7 +309,7 @@ impl Governor {
                         .windows
                         .insert(resource.to_owned(), Window { limit, remaining, resets_at });
                 }
-                gauge!("workflows_github_remaining",
+                gauge!(H::METRICS.remaining,
                     "credential" => principal.to_string(), "resource" => resource.to_owned())
                 .set(f64::from(remaining));
             });
@@ -357,7 +319,7 @@ impl Governor {
         }
         let told = retry_after(headers, now, LONGEST_WAIT);
         let lower = message.to_ascii_lowercase();
-        let secondary = lower.contains("secondary rate limit") || lower.contains("abuse detection");
+        let secondary = H::is_untold_limit(&lower);
         let primary = remaining == Some(0);
         if told.is_none() && !secondary && !primary && status == StatusCode::FORBIDDEN {
             return None;
@@ -379,15 +341,15 @@ impl Governor {
     }
 
     /// How things stand.
-    pub(super) fn snapshot(&self) -> Vec<GitHubBudget> {
+    pub(crate) fn snapshot(&self) -> Vec<CallBudget> {
         let now = self.clock.now();
         let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = |(principal, account): (&Principal, &mut Account)| {
+        let of = |(principal, account): (&H::Principal, &mut Account)| {
             account.forget_until(now);
-            let mut resources: Vec<GitHubResourceBudget> = account
+            let mut resources: Vec<LimitBudget> = account
                 .windows
                 .iter()
-                .map(|(resource, window)| GitHubResourceBudget {
+                .map(|(resource, window)| LimitBudget {
                     resource: resource.clone(),
                     limit: window.limit,
                     remaining: window.remaining,
@@ -395,7 +357,7 @@ impl Governor {
                 })
                 .collect();
             resources.sort_by(|a, b| a.resource.cmp(&b.resource));
-            GitHubBudget {
+            CallBudget {
                 credential: principal.to_string(),
                 resources,
                 blocked_until: account.blocked_until,
@@ -423,27 +385,27 @@ fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_add(by).unwrap_or(at)
 }
 
-/// How the limits of one credential (of an App: of each installation) stand.
+/// How the limits of one credential stand; of a GitHub App, those of each installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct GitHubBudget {
-    /// `app`, `installation <id>`, `token` or `anonymous`.
+pub struct CallBudget {
+    /// `token` or `anonymous`; of a GitHub App `app` and `installation <id>`.
     pub credential: String,
-    /// The limits that GitHub told; none before the first call, and on a server that has none.
-    pub resources: Vec<GitHubResourceBudget>,
-    /// GitHub said to stay away until then.
+    /// The limits that the host told; none before the first call, and on a server that has none.
+    pub resources: Vec<LimitBudget>,
+    /// The host said to stay away until then.
     pub blocked_until: Option<Timestamp>,
-    /// One for each read and five for each write of the last 60 seconds.
+    /// One for each read of the last 60 seconds, and for each write as many as the host counts.
     pub points_in_the_last_minute: u32,
     /// Calls under way.
     pub in_flight: u32,
 }
 
-/// A limit that GitHub told.
+/// A limit that a host told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct GitHubResourceBudget {
-    /// GitHub's name of it: `core`, `graphql`.
+pub struct LimitBudget {
+    /// Which: `core`, `graphql`.
     pub resource: String,
     /// Calls allowed in a window.
     pub limit: u32,

@@ -1,18 +1,18 @@
-//! Texts within GitHub's limits.
+//! Texts within a host's limits.
 
 /// At most so many bytes, cut between two characters.
-pub(super) fn cut_bytes(text: &str, most: usize) -> &str {
+pub(crate) fn cut_bytes(text: &str, most: usize) -> &str {
     &text[..text.floor_char_boundary(most)]
 }
 
 /// At most so many characters.
-pub(super) fn cut_characters(text: &str, most: usize) -> &str {
+pub(crate) fn cut_characters(text: &str, most: usize) -> &str {
     text.char_indices().nth(most).map_or(text, |(end, _)| &text[..end])
 }
 
-/// An address that GitHub takes as a link. Others, such as the directory of a local run, are left
-/// out: GitHub would refuse all of the request.
-pub(super) fn web_address(address: Option<&str>) -> Option<&str> {
+/// An address that hosts take as a link. Others, such as the directory of a local run, are left
+/// out: a host would refuse all of the request.
+pub(crate) fn web_address(address: Option<&str>) -> Option<&str> {
     address.filter(|address| {
         url::Url::parse(address).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
     })

@@ -1,47 +1,11 @@
-//! Relative routes of GitHub's REST API.
+//! Relative routes of a REST API.
 
 use std::fmt;
 
 use url::Url;
 use workflows_core::{Error, Result};
 
-/// An owner and a repository's name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct RepoPath {
-    pub(crate) owner: String,
-    pub(crate) name: String,
-}
-
-impl RepoPath {
-    /// Reads `owner/name`. The characters are those that GitHub allows.
-    pub(crate) fn parse(full_name: &str) -> Result<Self> {
-        let refused = || {
-            let shown: String = full_name.chars().take(150).collect();
-            Error::invalid(
-                "name a GitHub repository",
-                "write owner/name, with letters, digits, '-', '_' and '.'",
-            )
-            .with("name", format!("{shown:?}"))
-        };
-        let is_name = |text: &str, most: usize| {
-            let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-            !text.is_empty() && text.len() <= most && text.bytes().all(allowed)
-        };
-        let (owner, name) = full_name.split_once('/').ok_or_else(refused)?;
-        if !is_name(owner, 100) || !is_name(name, 100) || [owner, name].iter().any(|n| is_dots(n)) {
-            return Err(refused());
-        }
-        Ok(Self { owner: owner.to_owned(), name: name.to_owned() })
-    }
-}
-
-impl fmt::Display for RepoPath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.owner, self.name)
-    }
-}
-
-fn is_dots(text: &str) -> bool {
+pub(crate) fn is_dots(text: &str) -> bool {
     matches!(text, "." | "..")
 }
 
@@ -59,15 +23,6 @@ impl Route {
         Self { path: encoded(segments), query: None }
     }
 
-    /// A route below `/repos/{owner}/{name}`.
-    pub(crate) fn of_repo<'a>(
-        repo: &'a RepoPath,
-        segments: impl IntoIterator<Item = &'a str>,
-    ) -> Self {
-        let first = ["repos", &repo.owner, &repo.name];
-        Self::new(first.into_iter().chain(segments))
-    }
-
     /// Adds a path of a repository or a ref, whose slashes stay.
     ///
     /// # Errors
@@ -77,7 +32,7 @@ impl Route {
         if path.split('/').any(|part| part.is_empty() || is_dots(part)) {
             let shown: String = path.chars().take(200).collect();
             return Err(Error::invalid(
-                "name a place in a GitHub repository",
+                "name a place in a repository",
                 "a path has no empty parts, no '.' and no '..'",
             )
             .with("path", format!("{shown:?}")));
@@ -111,6 +66,15 @@ impl Route {
         url.set_path(&format!("{}{}", base.path().trim_end_matches('/'), self.path));
         url.set_query(self.query.as_deref());
         url
+    }
+
+    /// The route of GraphQL, which need not lie below the REST API's base.
+    pub(crate) fn graphql() -> Self {
+        Self::new(["graphql"])
+    }
+
+    pub(crate) fn is_graphql(&self) -> bool {
+        self.path == "/graphql"
     }
 
     /// The path, for errors.
@@ -161,19 +125,19 @@ mod tests {
 
     #[test]
     fn segments_stay_segments() {
-        let repo = RepoPath::parse("acme/api.rs").unwrap();
-        let route = Route::of_repo(&repo, ["check-runs"]).query("name", "a b&c=d");
+        let of = |place: &'static str| Route::new(["repos", "acme", "api.rs", place]);
+        let route = of("check-runs").query("name", "a b&c=d");
         assert_eq!(
             route.at(&base()).as_str(),
             "https://git.example.com/api/v3/repos/acme/api.rs/check-runs?name=a+b%26c%3Dd"
         );
-        let route = Route::of_repo(&repo, ["git", "ref"]).below("heads/größe/1?x#y").unwrap();
+        let route = of("git").below("ref/heads/größe/1?x#y").unwrap();
         assert_eq!(
             route.at(&base()).path(),
             "/api/v3/repos/acme/api.rs/git/ref/heads/gr%C3%B6%C3%9Fe/1%3Fx%23y"
         );
         for hostile in ["../../../app", "a/../b", "a//b", "", "."] {
-            assert!(Route::of_repo(&repo, ["contents"]).below(hostile).is_err(), "{hostile:?}");
+            assert!(of("contents").below(hostile).is_err(), "{hostile:?}");
         }
     }
 
@@ -181,13 +145,6 @@ mod tests {
     fn a_segment_is_no_step() {
         let route = Route::new(["users", "..", "app"]);
         assert_eq!(route.at(&base()).path(), "/api/v3/users/%252E%252E/app");
-    }
-
-    #[test]
-    fn names_are_checked() {
-        for wrong in ["acme", "acme/", "/api", "a/b/c", "a b/c", "acme/..", "../api", "ä/b"] {
-            assert!(RepoPath::parse(wrong).is_err(), "{wrong:?}");
-        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Reads that GitHub answers with "not modified", which costs nothing of the hourly limit, and
+//! Reads that a host answers with "not modified", which is short and may cost nothing of a limit, and
 //! reads of the same thing at the same time, of which one is made.
 
 use std::{
@@ -19,17 +19,18 @@ use tokio::sync::OnceCell;
 use workflows_core::{Error, Result};
 
 use super::{
-    budget::{Principal, Priority},
+    budget::Priority,
+    host::Host,
     route::Route,
     transport::{Answer, Call, Grant, Transport},
 };
 use crate::repeated::repeated;
 
 /// What was read, and under whose eyes. Another token of the same principal may see other things,
-/// and GitHub's tags differ by token.
+/// and tags may differ by token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
-    principal: Principal,
+struct Key<P> {
+    principal: P,
     generation: u64,
     route: Route,
     accept: &'static str,
@@ -37,7 +38,7 @@ struct Key {
     shape: Option<TypeId>,
 }
 
-/// What is kept of an answer. Of a body only what its reader looks at is: GitHub tells some twenty
+/// What is kept of an answer. Of a body only what its reader looks at is: hosts tell some twenty
 /// kilobytes of a pull request, of which a few hundred bytes are read.
 #[derive(Debug)]
 struct Kept {
@@ -66,20 +67,22 @@ impl Shape {
 
 type Shared = OnceCell<Result<Arc<Answer>, Arc<Error>>>;
 
+type Asked<H> = (Key<<H as Host>::Principal>, Priority);
+
 #[derive(Debug)]
-pub(super) struct ConditionalCache {
-    known: Cache<Key, Arc<Kept>>,
+pub(crate) struct ConditionalCache<H: Host> {
+    known: Cache<Key<H::Principal>, Arc<Kept>>,
     /// A call that is held back for its priority says nothing to one of another.
-    under_way: Mutex<HashMap<(Key, Priority), Weak<Shared>>>,
+    under_way: Mutex<HashMap<Asked<H>, Weak<Shared>>>,
 }
 
-impl ConditionalCache {
+impl<H: Host> ConditionalCache<H> {
     /// A cache of about so many bytes.
-    pub(super) fn new(bytes: u64) -> Self {
+    pub(crate) fn new(bytes: u64) -> Self {
         const OVERHEAD: usize = 500;
         let known = Cache::builder()
             .max_capacity(bytes)
-            .weigher(|key: &Key, kept: &Arc<Kept>| {
+            .weigher(|key: &Key<H::Principal>, kept: &Arc<Kept>| {
                 let link = kept.link.as_ref().map_or(0, HeaderValue::len);
                 let size = OVERHEAD + key.route.path().len() + link + kept.body.len();
                 u32::try_from(size).unwrap_or(u32::MAX)
@@ -89,13 +92,13 @@ impl ConditionalCache {
     }
 
     /// Reads once, for all who ask for the same at the same time. With a shape, what comes is kept,
-    /// and GitHub is asked whether it changed; when it did not, the answer has the body that was kept
+    /// and the host is asked whether it changed; when it did not, the answer has the body that was kept
     /// and the status 304.
     pub(super) async fn read(
         &self,
-        transport: &Transport,
+        transport: &Transport<H>,
         call: &Call,
-        grant: &Grant,
+        grant: &Grant<H>,
         shape: Option<Shape>,
     ) -> Result<Arc<Answer>> {
         let key = Key {
@@ -107,7 +110,7 @@ impl ConditionalCache {
         };
         let (shared, joined) = self.join((key.clone(), call.priority));
         if joined {
-            counter!("workflows_github_reads_joined_total").increment(1);
+            counter!(H::METRICS.joined).increment(1);
         }
         // When the one who reads gives up, the next of those who wait takes over.
         let read = shared
@@ -122,7 +125,7 @@ impl ConditionalCache {
         read.clone().map_err(repeated)
     }
 
-    fn join(&self, key: (Key, Priority)) -> (Arc<Shared>, bool) {
+    fn join(&self, key: Asked<H>) -> (Arc<Shared>, bool) {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(shared) = under_way.get(&key).and_then(Weak::upgrade)
             && !shared.initialized()
@@ -137,10 +140,10 @@ impl ConditionalCache {
 
     async fn reread(
         &self,
-        transport: &Transport,
+        transport: &Transport<H>,
         call: &Call,
-        grant: &Grant,
-        key: Key,
+        grant: &Grant<H>,
+        key: Key<H::Principal>,
         shape: Shape,
     ) -> Result<Arc<Answer>> {
         let known = self.known.get(&key).await;

@@ -8,34 +8,43 @@ use git2::{
 };
 use jiff::Timestamp;
 
-pub(crate) type Git<T> = Result<T, git2::Error>;
+/// What git answers.
+pub type Git<T> = Result<T, git2::Error>;
 
 /// Who wrote a commit.
 #[derive(Debug, Clone)]
-pub(crate) struct Person {
-    pub(crate) name: String,
-    pub(crate) email: String,
+pub struct Person {
+    /// By this name.
+    pub name: String,
+    /// With this address.
+    pub email: String,
 }
 
 /// A file that is to be another one, or to be gone.
 #[derive(Debug, Clone)]
-pub(crate) struct FileEdit {
-    pub(crate) path: String,
-    pub(crate) content: Option<(Vec<u8>, u32)>,
+pub struct FileEdit {
+    /// Where it is.
+    pub path: String,
+    /// Its bytes and its mode; gone when there are none.
+    pub content: Option<(Vec<u8>, u32)>,
 }
 
 /// An entry of a tree.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
-    pub(crate) path: String,
-    pub(crate) mode: u32,
-    pub(crate) id: Oid,
+pub struct Entry {
+    /// From where the listing began.
+    pub path: String,
+    /// What it is, and whether it can be executed.
+    pub mode: u32,
+    /// The object.
+    pub id: Oid,
     /// Of a blob.
-    pub(crate) size: Option<usize>,
+    pub size: Option<usize>,
 }
 
 impl Entry {
-    pub(crate) fn kind(&self) -> &'static str {
+    /// `tree`, `blob`, or `commit` for a submodule.
+    pub fn kind(&self) -> &'static str {
         match self.mode & 0o170_000 {
             0o040_000 => "tree",
             0o160_000 => "commit",
@@ -46,16 +55,23 @@ impl Entry {
 
 /// A file that differs between two commits.
 #[derive(Debug, Clone)]
-pub(crate) struct FileDiff {
-    pub(crate) path: String,
-    pub(crate) previous: Option<String>,
-    pub(crate) status: &'static str,
-    pub(crate) blob: Oid,
-    pub(crate) additions: usize,
-    pub(crate) deletions: usize,
+pub struct FileDiff {
+    /// Where it is, or was.
+    pub path: String,
+    /// Where it was, when it was renamed.
+    pub previous: Option<String>,
+    /// `added`, `removed`, `renamed`, `copied`, `changed` or `modified`.
+    pub status: &'static str,
+    /// Its content.
+    pub blob: Oid,
+    /// Lines that came.
+    pub additions: usize,
+    /// Lines that went.
+    pub deletions: usize,
 }
 
-pub(crate) struct Objects {
+/// A bare repository.
+pub struct Objects {
     repo: Repository,
     path: PathBuf,
 }
@@ -67,19 +83,21 @@ impl std::fmt::Debug for Objects {
 }
 
 impl Objects {
-    pub(crate) fn create(path: &Path, default_branch: &str) -> Git<Self> {
+    /// Makes one.
+    pub fn create(path: &Path, default_branch: &str) -> Git<Self> {
         let mut options = git2::RepositoryInitOptions::new();
         options.bare(true).initial_head(default_branch);
         let repo = Repository::init_opts(path, &options)?;
         Ok(Self { repo, path: path.to_owned() })
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Copies what another repository has at some refs, by git's own fetch.
-    pub(crate) fn fetch(&self, from: &Path, refspecs: &[String]) -> Git<()> {
+    pub fn fetch(&self, from: &Path, refspecs: &[String]) -> Git<()> {
         let mut remote = self.repo.remote_anonymous(&from.to_string_lossy())?;
         let mut options = git2::FetchOptions::new();
         options.download_tags(git2::AutotagOption::None);
@@ -87,12 +105,12 @@ impl Objects {
     }
 
     /// Where a ref of this full name stands, at a tag object too.
-    pub(crate) fn position(&self, reference: &str) -> Option<Oid> {
+    pub fn position(&self, reference: &str) -> Option<Oid> {
         self.repo.find_reference(reference).ok()?.target()
     }
 
     /// All refs that begin with a prefix, in order.
-    pub(crate) fn refs(&self, prefix: &str) -> Vec<(String, Oid)> {
+    pub fn refs(&self, prefix: &str) -> Vec<(String, Oid)> {
         let mut found: Vec<(String, Oid)> = self
             .repo
             .references()
@@ -106,11 +124,13 @@ impl Objects {
         found
     }
 
-    pub(crate) fn set_ref(&self, reference: &str, to: Oid) -> Git<()> {
+    /// Puts a ref somewhere.
+    pub fn set_ref(&self, reference: &str, to: Oid) -> Git<()> {
         self.repo.reference(reference, to, true, "").map(drop)
     }
 
-    pub(crate) fn delete_ref(&self, reference: &str) -> Git<()> {
+    /// Takes a ref away, if it is there.
+    pub fn delete_ref(&self, reference: &str) -> Git<()> {
         match self.repo.find_reference(reference) {
             Ok(mut found) => found.delete(),
             Err(error) if error.code() == ErrorCode::NotFound => Ok(()),
@@ -118,12 +138,13 @@ impl Objects {
         }
     }
 
-    pub(crate) fn commit(&self, id: Oid) -> Option<Commit<'_>> {
+    /// A commit.
+    pub fn commit(&self, id: Oid) -> Option<Commit<'_>> {
         self.repo.find_commit(id).ok()
     }
 
     /// The commit that a branch, a tag, a ref or an id names, as routes with a `ref` understand it.
-    pub(crate) fn resolve(&self, name: &str) -> Option<Oid> {
+    pub fn resolve(&self, name: &str) -> Option<Oid> {
         if let Some(id) = full_id(name) {
             return self.commit(id).map(|commit| commit.id());
         }
@@ -142,19 +163,23 @@ impl Objects {
         })
     }
 
-    pub(crate) fn kind(&self, id: Oid) -> Option<ObjectType> {
+    /// What an object is.
+    pub fn kind(&self, id: Oid) -> Option<ObjectType> {
         self.repo.find_object(id, None).ok()?.kind()
     }
 
-    pub(crate) fn blob(&self, id: Oid) -> Option<Vec<u8>> {
+    /// The content of a file.
+    pub fn blob(&self, id: Oid) -> Option<Vec<u8>> {
         self.repo.find_blob(id).ok().map(|blob| blob.content().to_vec())
     }
 
-    pub(crate) fn tag(&self, id: Oid) -> Option<git2::Tag<'_>> {
+    /// An annotated tag.
+    pub fn tag(&self, id: Oid) -> Option<git2::Tag<'_>> {
         self.repo.find_tag(id).ok()
     }
 
-    pub(crate) fn annotate(
+    /// Makes an annotated tag's object.
+    pub fn annotate(
         &self,
         name: &str,
         target: Oid,
@@ -167,7 +192,7 @@ impl Objects {
     }
 
     /// Writes a commit whose tree is that of its first parent with some files edited.
-    pub(crate) fn write_commit(
+    pub fn write_commit(
         &self,
         parents: &[Oid],
         edits: &[FileEdit],
@@ -183,7 +208,8 @@ impl Objects {
         self.write_commit_of(tree, parents, message, by, at)
     }
 
-    pub(crate) fn write_commit_of(
+    /// Writes a commit of a tree.
+    pub fn write_commit_of(
         &self,
         tree: Oid,
         parents: &[Oid],
@@ -219,7 +245,7 @@ impl Objects {
     }
 
     /// The tree that merging a head into a base makes; `None` when they conflict or share nothing.
-    pub(crate) fn merged_tree(&self, base: Oid, head: Oid) -> Option<Oid> {
+    pub fn merged_tree(&self, base: Oid, head: Oid) -> Option<Oid> {
         let (base, head) = (self.commit(base)?, self.commit(head)?);
         self.repo.merge_base(base.id(), head.id()).ok()?;
         let mut index = self.repo.merge_commits(&base, &head, None).ok()?;
@@ -230,7 +256,7 @@ impl Objects {
     }
 
     /// The tree of a commit, or one that is named by its own id.
-    pub(crate) fn tree(&self, name: &str) -> Option<Oid> {
+    pub fn tree(&self, name: &str) -> Option<Oid> {
         if let Some(id) = full_id(name)
             && let Ok(tree) = self.repo.find_tree(id)
         {
@@ -239,7 +265,8 @@ impl Objects {
         Some(self.commit(self.resolve(name)?)?.tree_id())
     }
 
-    pub(crate) fn entries(&self, tree: Oid, recursive: bool) -> Git<Vec<Entry>> {
+    /// What is in a tree.
+    pub fn entries(&self, tree: Oid, recursive: bool) -> Git<Vec<Entry>> {
         let tree = self.repo.find_tree(tree)?;
         let mut entries = Vec::new();
         tree.walk(TreeWalkMode::PreOrder, |directory, entry| {
@@ -257,12 +284,13 @@ impl Objects {
         Ok(entries)
     }
 
-    pub(crate) fn size(&self, id: Oid) -> Option<usize> {
+    /// How large an object is.
+    pub fn size(&self, id: Oid) -> Option<usize> {
         self.repo.odb().ok()?.read_header(id).ok().map(|(size, _)| size)
     }
 
     /// What is at a path at a commit; the root is a tree.
-    pub(crate) fn at(&self, commit: Oid, path: &str) -> Option<Entry> {
+    pub fn at(&self, commit: Oid, path: &str) -> Option<Entry> {
         let tree = self.commit(commit)?.tree().ok()?;
         if path.is_empty() {
             return Some(Entry { path: String::new(), mode: 0o040_000, id: tree.id(), size: None });
@@ -273,17 +301,19 @@ impl Objects {
         Some(Entry { path: path.to_owned(), mode, id: found.id(), size })
     }
 
-    pub(crate) fn merge_base(&self, one: Oid, other: Oid) -> Option<Oid> {
+    /// Where two commits parted.
+    pub fn merge_base(&self, one: Oid, other: Oid) -> Option<Oid> {
         self.repo.merge_base(one, other).ok()
     }
 
-    pub(crate) fn is_ancestor(&self, ancestor: Oid, descendant: Oid) -> bool {
+    /// Whether one is the other or before it.
+    pub fn is_ancestor(&self, ancestor: Oid, descendant: Oid) -> bool {
         ancestor == descendant
             || self.repo.graph_descendant_of(descendant, ancestor).unwrap_or(false)
     }
 
     /// The commits that `to` has and `from` has not, newest first.
-    pub(crate) fn between(&self, from: Option<Oid>, to: Oid) -> Git<Vec<Oid>> {
+    pub fn between(&self, from: Option<Oid>, to: Oid) -> Git<Vec<Oid>> {
         let mut walk = self.repo.revwalk()?;
         walk.set_sorting(Sort::TOPOLOGICAL | Sort::TIME)?;
         walk.push(to)?;
@@ -293,7 +323,8 @@ impl Objects {
         walk.collect()
     }
 
-    pub(crate) fn diff(&self, from: Option<Oid>, to: Oid) -> Git<Vec<FileDiff>> {
+    /// The files that differ; from nothing, all.
+    pub fn diff(&self, from: Option<Oid>, to: Oid) -> Git<Vec<FileDiff>> {
         let old = from.map(|id| self.repo.find_commit(id)?.tree()).transpose()?;
         let new = self.repo.find_commit(to)?.tree()?;
         let mut diff = self.repo.diff_tree_to_tree(
@@ -333,7 +364,7 @@ impl Objects {
 }
 
 /// An id that is written out.
-pub(crate) fn full_id(text: &str) -> Option<Oid> {
+pub fn full_id(text: &str) -> Option<Oid> {
     let is_id = text.len() == 40 && text.bytes().all(|b| b.is_ascii_hexdigit());
     is_id.then(|| Oid::from_str(text).ok()).flatten()
 }
