@@ -13,9 +13,9 @@ use workflows_github_standin::{Fault, Role};
 use workflows_scm::poll::{PullRequestPoller, RefPoller};
 
 use crate::{
-    github_process::{Outside, Process, SECRET, until},
     github_world::{As, GitHub},
     poll_support::Bench,
+    process::{Outside, Process, SECRET, until},
 };
 
 const GRAPHQL: &str = "POST /graphql";
@@ -44,7 +44,7 @@ spec:
 
 /// A repository with workflows for pull requests, and a program that hears of them.
 struct World {
-    outside: Outside,
+    outside: Outside<GitHub>,
     process: Process,
 }
 
@@ -66,8 +66,8 @@ impl World {
         let process = outside.start();
         let world = Self { outside, process };
         if warm {
-            world.outside.github.repo.push("first", &[("first", "1")]);
-            world.outside.github.repo.open_pull_request("First", "first", "main");
+            world.outside.site.repo.push("first", &[("first", "1")]);
+            world.outside.site.repo.open_pull_request("First", "first", "main");
             world.hears().await;
             world.run_ends(workflows.len()).await;
         }
@@ -77,10 +77,10 @@ impl World {
 
     /// The program hears of the last change of a pull request.
     async fn hears(&self) {
-        self.outside.github.hub.settle().await;
-        let sent = self.outside.github.hub.deliveries();
+        self.outside.site.hub.settle().await;
+        let sent = self.outside.site.hub.deliveries();
         let sent = sent.iter().rev().find(|one| one.event == "pull_request").unwrap();
-        self.process.receives(sent).await;
+        self.process.receives(&sent.headers, &sent.body).await;
     }
 
     /// Waits until GitHub shows so many runs as going on or ended, and lets those end well that go on,
@@ -113,7 +113,7 @@ impl World {
     /// The conclusion or else the status of a run's check.
     fn shown(&self, run: &Run) -> Option<String> {
         let commit = run.commit.as_ref()?;
-        let checks = self.outside.github.repo.checks(commit.as_str());
+        let checks = self.outside.site.repo.checks(commit.as_str());
         let check = checks.into_iter().find(|check| check.external_id == run.key.as_str())?;
         Some(check.conclusion.unwrap_or(check.status))
     }
@@ -127,7 +127,7 @@ fn apart(calls: Vec<String>) -> (Vec<String>, Vec<String>) {
 #[tokio::test]
 async fn a_pull_request_takes_seven_calls_from_nothing_and_four_after_that() {
     let world = World::with(&[("ci", "")], false).await;
-    let repo = &world.outside.github.repo;
+    let repo = &world.outside.site.repo;
     repo.push("topic", &[("a", "1")]);
     repo.open_pull_request("Do it", "topic", "main");
     world.hears().await;
@@ -152,7 +152,7 @@ async fn a_pull_request_takes_seven_calls_from_nothing_and_four_after_that() {
 async fn changed_files_are_one_call_and_a_further_run_three() {
     let paths = ", paths: { exclude: ['docs/**'] }";
     let world = World::with(&[("ci", paths), ("lint", paths)], true).await;
-    let repo = &world.outside.github.repo;
+    let repo = &world.outside.site.repo;
     // The base goes on meanwhile, and the branch is rewritten.
     repo.push("main", &[("meanwhile", "1")]);
     repo.push("topic", &[("a", "1")]);
@@ -169,7 +169,7 @@ async fn changed_files_are_one_call_and_a_further_run_three() {
 #[tokio::test]
 async fn what_somebody_may_is_asked_once_a_minute() {
     let world = World::with(&[("ci", "")], true).await;
-    let repo = &world.outside.github.repo;
+    let repo = &world.outside.site.repo;
     repo.set_role("bob", Some(Role::Write));
     let fork = repo.as_user("bob").fork();
     fork.push("patch", &[("a", "1")]);
@@ -188,8 +188,8 @@ async fn what_somebody_may_is_asked_once_a_minute() {
 #[tokio::test]
 async fn one_round_trip_lies_between_an_event_and_its_run_and_none_where_the_directory_is_known() {
     let world = World::with(&[("ci", "")], true).await;
-    let repo = &world.outside.github.repo;
-    let hub = &world.outside.github.hub;
+    let repo = &world.outside.site.repo;
+    let hub = &world.outside.site.hub;
     // Nobody waits for a check: there is no answer to it.
     hub.fail("* *check-runs*", 100, Fault::Hang);
     repo.push("topic", &[("a", "1")]);
@@ -211,7 +211,7 @@ async fn one_round_trip_lies_between_an_event_and_its_run_and_none_where_the_dir
 #[tokio::test]
 async fn progress_is_shown_at_most_once_in_half_a_minute() {
     let world = World::with(&[("ci", "")], true).await;
-    let repo = &world.outside.github.repo;
+    let repo = &world.outside.site.repo;
     repo.push("topic", &[("a", "1")]);
     repo.open_pull_request("Do it", "topic", "main");
     world.hears().await;

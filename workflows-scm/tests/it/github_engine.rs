@@ -8,8 +8,8 @@ use workflows_core::{Run, RunPhase, RunState};
 use workflows_github_standin::{Role, ShownCheck};
 
 use crate::{
-    github_process::{Outside, Process, SECRET, until},
     github_world::{As, GitHub},
+    process::{Outside, Process, SECRET, until},
 };
 
 fn workflow(name: &str, triggers: &str) -> String {
@@ -32,7 +32,7 @@ const PULL_REQUESTS: &str = "[{ name: pr, on: pull_request }]";
 
 /// GitHub with an App, and a program that hears everything that the App is told.
 struct World {
-    outside: Outside,
+    outside: Outside<GitHub>,
     process: Process,
     heard: AtomicUsize,
 }
@@ -58,11 +58,11 @@ impl World {
 
     /// The program hears everything that GitHub has sent since the last time.
     async fn hears(&self) {
-        self.outside.github.hub.settle().await;
-        let sent = self.outside.github.hub.deliveries();
+        self.outside.site.hub.settle().await;
+        let sent = self.outside.site.hub.deliveries();
         let heard = self.heard.swap(sent.len(), Ordering::SeqCst);
         for one in &sent[heard..] {
-            self.process.receives(one).await;
+            self.process.receives(&one.headers, &one.body).await;
         }
     }
 
@@ -80,7 +80,7 @@ impl World {
     /// The newest check of a name at a commit, once it shows this.
     async fn until_shown(&self, commit: &str, name: &str, conclusion: &str) -> ShownCheck {
         let newest = || {
-            let checks = self.outside.github.repo.checks(commit);
+            let checks = self.outside.site.repo.checks(commit);
             checks.into_iter().rfind(|check| check.name == name)
         };
         until(&format!("{name} shows {conclusion}"), async || {
@@ -93,7 +93,7 @@ impl World {
     /// Waits for the reaction to a comment.
     async fn until_answered(&self, number: u64, comment: u64, reaction: &str) {
         until(&format!("comment {comment} is answered by {reaction}"), async || {
-            let comments = self.outside.github.repo.comments(number);
+            let comments = self.outside.site.repo.comments(number);
             let of_it = comments.iter().filter(|one| one.id == comment);
             of_it.flat_map(|one| &one.reactions).any(|one| one.ends_with(reaction))
         })
@@ -108,7 +108,7 @@ fn names(runs: &[Run]) -> Vec<String> {
 #[tokio::test]
 async fn a_strangers_pull_request_waits_for_somebody_allowed_who_approves_exactly_its_head() {
     let world = World::with(&[("ci", PULL_REQUESTS)]);
-    let repo = &world.outside.github.repo;
+    let repo = &world.outside.site.repo;
     let fork = repo.as_user("mallory").fork();
     let first = fork.push("patch", &[("a", "1")]);
     let number = repo.as_user("mallory").open_pull_request("Trust me", "mallory:patch", "main");
@@ -159,7 +159,7 @@ async fn a_strangers_pull_request_waits_for_somebody_allowed_who_approves_exactl
 #[tokio::test]
 async fn a_button_runs_again_exactly_what_was_clicked() {
     let world = World::with(&[("ci", PULL_REQUESTS), ("lint", PULL_REQUESTS)]);
-    let repo = world.outside.github.repo.as_user("alice");
+    let repo = world.outside.site.repo.as_user("alice");
     let head = repo.push("topic", &[("a", "1")]);
     repo.open_pull_request("Do it", "topic", "main");
     world.hears().await;
@@ -184,9 +184,10 @@ async fn a_button_runs_again_exactly_what_was_clicked() {
     let again = world.until_shown(&head, "workflows/lint", "success").await;
     assert_ne!(again.id, lint.id, "what was completed stays as it was");
     // The same delivery once more is the same request.
-    let pressed = world.outside.github.hub.deliveries();
+    let pressed = world.outside.site.hub.deliveries();
     let pressed = pressed.iter().rev().find(|one| one.action.as_deref() == Some("rerequested"));
-    world.process.receives(pressed.unwrap()).await;
+    let pressed = pressed.unwrap();
+    world.process.receives(&pressed.headers, &pressed.body).await;
 
     repo.rerun_all_checks(&head);
     world.hears().await;
@@ -209,7 +210,7 @@ async fn a_button_runs_again_exactly_what_was_clicked() {
 #[tokio::test]
 async fn commands_of_those_allowed_are_carried_out_and_answered() {
     let world = World::with(&[("ci", PULL_REQUESTS), ("lint", PULL_REQUESTS)]);
-    let repo = world.outside.github.repo.as_user("alice");
+    let repo = world.outside.site.repo.as_user("alice");
     let head = repo.push("topic", &[("a", "1")]);
     let number = repo.open_pull_request("Do it", "topic", "main");
     world.hears().await;
@@ -254,7 +255,7 @@ async fn what_github_alone_has_starts_what_waits_for_it() {
         ("release", "[{ name: published, on: release, actions: [published] }]"),
         ("deploy", "[{ name: asked, on: repository_dispatch, actions: [deploy] }]"),
     ]);
-    let repo = world.outside.github.repo.as_user("alice");
+    let repo = world.outside.site.repo.as_user("alice");
     let main = repo.branch("main").unwrap();
     repo.push("topic", &[("a", "1")]);
     let number = repo.open_pull_request("Do it", "topic", "main");

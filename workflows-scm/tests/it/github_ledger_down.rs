@@ -16,9 +16,9 @@ use workflows_github_standin::SentDelivery;
 use workflows_scm::webhook::{DeliverySweep, WebhookReceiver, webhook_router};
 
 use crate::{
-    github_process::SECRET,
     github_world::{As, GitHub},
     poll_support::Bench,
+    process::SECRET,
 };
 
 /// A ledger that can be reached or not.

@@ -9,7 +9,12 @@ use workflows_core::{
     repo::{EarlierReport, ReportedStatus, Status, StatusState},
 };
 use workflows_github_standin::{AppHandle, Hub, RepoHandle};
-use workflows_scm::github::{GitHubCredentials, GitHubDriver};
+use workflows_scm::{
+    github::{GitHubCredentials, GitHubDriver},
+    webhook::WebhookReceiver,
+};
+
+use crate::process::Site;
 
 pub(crate) const CONTEXT: &str = "workflows/ci";
 
@@ -84,6 +89,30 @@ impl GitHub {
 
     pub(crate) fn status(&self, state: StatusState, external_id: &str) -> Status {
         status(&self.commit, state, external_id)
+    }
+}
+
+impl Site for GitHub {
+    type Driver = GitHubDriver;
+    const CONNECTION: &'static str = "github";
+    const REPOSITORY: &'static str = "acme/api";
+
+    fn clock(&self) -> &ManualClock {
+        &self.clock
+    }
+
+    fn driver(&self) -> GitHubDriver {
+        Self::driver(self)
+    }
+
+    fn receiver(driver: &GitHubDriver) -> WebhookReceiver {
+        WebhookReceiver::new("webhook", Self::CONNECTION, driver.deliveries())
+    }
+
+    fn take_calls(&self) -> Vec<String> {
+        let calls = self.hub.calls();
+        self.hub.forget_calls();
+        calls.iter().map(|call| format!("{} {}", call.method, call.route)).collect()
     }
 }
 

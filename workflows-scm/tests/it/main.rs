@@ -1,5 +1,7 @@
 //! The drivers against real git, and polling.
 
+#[cfg(any(feature = "github", feature = "gitlab"))]
+mod absence;
 #[cfg(feature = "git")]
 mod git_conformance;
 #[cfg(feature = "git")]
@@ -28,8 +30,6 @@ mod github_events;
 mod github_hooks;
 #[cfg(all(feature = "github", feature = "webhook-axum"))]
 mod github_ledger_down;
-#[cfg(feature = "github")]
-mod github_process;
 #[cfg(all(feature = "github", feature = "webhook-axum"))]
 mod github_scenarios;
 #[cfg(feature = "github")]
@@ -44,6 +44,8 @@ mod poll_engine;
 mod poll_git;
 mod poll_pull_requests;
 mod poll_support;
+#[cfg(any(feature = "github", feature = "gitlab"))]
+mod process;
 #[cfg(all(any(feature = "github", feature = "gitlab"), feature = "webhook-axum"))]
 mod scenarios;
 #[cfg(feature = "git")]

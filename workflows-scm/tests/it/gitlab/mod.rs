@@ -1,6 +1,7 @@
 //! The GitLab driver.
 
 mod conformance;
+mod engine;
 mod reading;
 mod scenarios;
 mod statuses;

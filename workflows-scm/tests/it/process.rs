@@ -1,6 +1,7 @@
-//! An engine that runs as a program lets it, between a GitHub on loopback and a scripted sink.
+//! An engine that runs as a program lets it, between a host on loopback and a scripted sink.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,24 +12,35 @@ use secrecy::SecretString;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use workflows_core::{
-    Engine, EngineHandle, Run, Store, Tenant,
+    Engine, EngineHandle, ManualClock, Run, ScmDriver, Store, Tenant,
     conformance::ScriptedSink,
     engine::EngineBuilder,
     store::{MemoryStore, PageRequest, RunQuery},
 };
-use workflows_github_standin::SentDelivery;
-use workflows_scm::{
-    github::GitHubDriver,
-    webhook::{DeliveryHeaders, WebhookReceiver},
-};
-
-use crate::github_world::GitHub;
+use workflows_scm::webhook::{DeliveryHeaders, WebhookReceiver};
 
 pub(crate) const SECRET: &str = "the secret of the hook";
 
-/// What outlives a program: GitHub, the ledger, and where runs execute.
-pub(crate) struct Outside {
-    pub(crate) github: GitHub,
+/// A host on loopback.
+pub(crate) trait Site {
+    /// What reaches it.
+    type Driver: ScmDriver + Clone + 'static;
+    /// What the engine calls it.
+    const CONNECTION: &'static str;
+    const REPOSITORY: &'static str;
+
+    fn clock(&self) -> &ManualClock;
+    /// Another driver, as another process has it.
+    fn driver(&self) -> Self::Driver;
+    /// What takes in what the host tells.
+    fn receiver(driver: &Self::Driver) -> WebhookReceiver;
+    /// What was asked since the last time: method and route.
+    fn take_calls(&self) -> Vec<String>;
+}
+
+/// What outlives a program: the host, the ledger, and where runs execute.
+pub(crate) struct Outside<S> {
+    pub(crate) site: S,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) sink: ScriptedSink,
 }
@@ -41,10 +53,10 @@ pub(crate) struct Process {
     task: JoinHandle<()>,
 }
 
-impl Outside {
-    pub(crate) fn of(github: GitHub) -> Self {
-        let store = Arc::new(MemoryStore::new(Arc::new(github.clock.clone())));
-        Self { github, store, sink: ScriptedSink::new() }
+impl<S: Site> Outside<S> {
+    pub(crate) fn of(site: S) -> Self {
+        let store = Arc::new(MemoryStore::new(Arc::new(site.clock().clone())));
+        Self { site, store, sink: ScriptedSink::new() }
     }
 
     /// Starts a program that hears of what its receiver is given.
@@ -55,15 +67,14 @@ impl Outside {
     /// Starts a program with more than a receiver.
     pub(crate) fn start_with(
         &self,
-        more: impl FnOnce(EngineBuilder, &GitHubDriver, &WebhookReceiver) -> EngineBuilder,
+        more: impl FnOnce(EngineBuilder, &S::Driver, &WebhookReceiver) -> EngineBuilder,
     ) -> Process {
-        let driver = self.github.driver();
-        let receiver = WebhookReceiver::new("webhook", "github", driver.deliveries())
-            .secret(SecretString::from(SECRET));
+        let driver = self.site.driver();
+        let receiver = S::receiver(&driver).secret(SecretString::from(SECRET));
         let builder = Engine::builder()
-            .clock(Arc::new(self.github.clock.clone()))
+            .clock(Arc::new(self.site.clock().clone()))
             .store(Arc::clone(&self.store))
-            .connection("github", Arc::new(driver.clone()))
+            .connection(S::CONNECTION, Arc::new(driver.clone()))
             .source(Arc::new(receiver.clone()))
             .sink("sink", Arc::new(self.sink.clone()));
         let engine = more(builder, &driver, &receiver).build().unwrap();
@@ -82,15 +93,13 @@ impl Outside {
         runs
     }
 
-    /// What was asked of GitHub since the last time: method and route.
+    /// What was asked of the host since the last time: method and route.
     pub(crate) fn calls(&self) -> Vec<String> {
-        let calls = self.github.hub.calls();
-        self.github.hub.forget_calls();
-        calls.iter().map(|call| format!("{} {}", call.method, call.route)).collect()
+        self.site.take_calls()
     }
 
     pub(crate) fn passes(&self, time: SignedDuration) {
-        self.github.clock.advance(time);
+        self.site.clock().advance(time);
     }
 }
 
@@ -105,11 +114,11 @@ impl Process {
         .await;
     }
 
-    /// Takes in what GitHub sent, as if it had come by HTTP.
-    pub(crate) async fn receives(&self, sent: &SentDelivery) {
-        let headers = DeliveryHeaders::new(&sent.headers);
+    /// Takes in what the host sent, as if it had come by HTTP.
+    pub(crate) async fn receives(&self, headers: &BTreeMap<String, String>, body: &str) {
+        let headers = DeliveryHeaders::new(headers);
         until("the delivery is taken in", async || {
-            let body = Bytes::from(sent.body.clone());
+            let body = Bytes::from(body.to_owned());
             let answer = self.receiver.receive(&headers, body).await;
             // The engine may be starting yet.
             assert!(matches!(answer.status(), 202 | 503), "{}", answer.body());
