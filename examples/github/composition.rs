@@ -1,24 +1,20 @@
-//! An engine for one GitHub: a ledger in SQLite, runs as processes of this machine, lines on the
+//! An engine for one host: a ledger in SQLite, runs as processes of this machine, lines on the
 //! terminal.
 
-use std::{error::Error, io::IsTerminal, path::Path, sync::Arc};
+use std::{error::Error, io::IsTerminal, path::Path, sync::Arc, time::Duration};
 
 use jiff::tz::TimeZone;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use workflows::{
-    EventSource, SystemClock,
+    EventSource, ScmDriver, SystemClock,
     core::{
         engine::{Engine, EngineHandle},
         local::LocalSink,
         store::{SqliteOptions, SqliteStore},
     },
     notify::{Colors, TerminalNotifier},
-    scm::github::GitHubDriver,
 };
-
-/// The name under which the engine knows GitHub.
-pub(crate) const CONNECTION: &str = "github";
 
 /// An engine at work.
 pub(crate) struct Running {
@@ -29,10 +25,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Puts an engine together and lets it work.
+    /// Puts an engine together and lets it work; `connection` is the name under which it knows the host.
     pub(crate) async fn start(
         state: &Path,
-        driver: GitHubDriver,
+        connection: &str,
+        driver: Arc<dyn ScmDriver>,
         repo: &str,
         sources: Vec<Arc<dyn EventSource>>,
     ) -> Result<Self, Box<dyn Error>> {
@@ -46,10 +43,10 @@ impl Running {
             TerminalNotifier::new(std::io::stdout(), colors).in_time_zone(TimeZone::system());
         let mut builder = Engine::builder()
             .store(Arc::new(store))
-            .connection(CONNECTION, Arc::new(driver))
+            .connection(connection, driver)
             .sink("local", Arc::new(sink))
             .notifier("terminal", Arc::new(terminal))
-            .repository(CONNECTION, repo);
+            .repository(connection, repo);
         for source in sources {
             builder = builder.source(source);
         }
@@ -61,6 +58,26 @@ impl Running {
             async move { engine.run(shutdown).await }
         });
         Ok(Self { handle, shutdown, task })
+    }
+
+    /// Lets it work until Ctrl-C, and tells what is wrong meanwhile.
+    pub(crate) async fn until_interrupted(self) -> Result<(), Box<dyn Error>> {
+        let mut told = Vec::new();
+        let interrupted = tokio::signal::ctrl_c();
+        tokio::pin!(interrupted);
+        loop {
+            tokio::select! {
+                interrupted = &mut interrupted => { interrupted?; break }
+                () = tokio::time::sleep(Duration::from_secs(2)) => {
+                    let problems = self.handle.health().await?.problems();
+                    for problem in problems.iter().filter(|problem| !told.contains(*problem)) {
+                        eprintln!("{problem}");
+                    }
+                    told = problems;
+                }
+            }
+        }
+        self.stop().await
     }
 
     /// Lets it finish what is under way, and stops it.

@@ -17,7 +17,7 @@ use workflows::{
 };
 use workflows_github_standin::{Hub, RepoHandle, Role};
 
-use crate::composition::{CONNECTION, Running};
+use crate::{CONNECTION, composition::Running};
 
 const WORKFLOW: &str = r#"
 apiVersion: workflows.tekton.dev/v1alpha1
@@ -71,8 +71,9 @@ pub(crate) async fn run() -> Result<(), Box<dyn Error>> {
     let routes = webhook_router([("/hooks/github", receiver.clone())]);
     let server = tokio::spawn(async move { axum::serve(listener, routes).await });
     app.hook(&address, secret);
+    let (driver, receiver) = (Arc::new(driver), Arc::new(receiver));
     let running =
-        Running::start(state.path(), driver, "acme/api", vec![Arc::new(receiver)]).await?;
+        Running::start(state.path(), CONNECTION, driver, "acme/api", vec![receiver]).await?;
 
     println!("A GitHub on loopback ({}), with an App that acme has installed.", hub.root());
 

@@ -1,6 +1,6 @@
 //! A repository of the user's own, by polling alone, until interrupted.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc};
 
 use jiff::SignedDuration;
 use secrecy::SecretString;
@@ -12,7 +12,7 @@ use workflows::{
     },
 };
 
-use crate::{Settings, composition::Running};
+use crate::{CONNECTION, Settings, composition::Running};
 
 /// Looks until Ctrl-C.
 pub(crate) async fn run(settings: &Settings, repo: &str) -> Result<(), Box<dyn Error>> {
@@ -38,21 +38,7 @@ pub(crate) async fn run(settings: &Settings, repo: &str) -> Result<(), Box<dyn E
         "Workflows: looking at {repo} every {every:#}. It executes code from there on this machine."
     );
     println!("State: {}. Ctrl-C stops; started again, it goes on.", settings.state.display());
-    let running = Running::start(&settings.state, driver.build()?, repo, sources).await?;
-    let mut told = Vec::new();
-    let interrupted = tokio::signal::ctrl_c();
-    tokio::pin!(interrupted);
-    loop {
-        tokio::select! {
-            interrupted = &mut interrupted => { interrupted?; break }
-            () = tokio::time::sleep(Duration::from_secs(2)) => {
-                let problems = running.handle.health().await?.problems();
-                for problem in problems.iter().filter(|problem| !told.contains(*problem)) {
-                    eprintln!("{problem}");
-                }
-                told = problems;
-            }
-        }
-    }
-    running.stop().await
+    let driver = Arc::new(driver.build()?);
+    let running = Running::start(&settings.state, CONNECTION, driver, repo, sources).await?;
+    running.until_interrupted().await
 }

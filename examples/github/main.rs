@@ -15,6 +15,9 @@ use std::{error::Error, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 
+/// The name under which the engine knows GitHub.
+pub(crate) const CONNECTION: &str = "github";
+
 /// Runs what a repository at GitHub defines in `.tekton/`, as processes of this machine.
 #[derive(Debug, Parser)]
 struct Settings {
