@@ -68,6 +68,8 @@ impl Controller {
         };
         #[cfg(feature = "github")]
         let builder = builder.driver(super::GitHubKind);
+        #[cfg(feature = "gitlab")]
+        let builder = builder.driver(super::GitLabKind);
         #[cfg(feature = "git")]
         let builder = builder.driver(super::GitKind);
         builder

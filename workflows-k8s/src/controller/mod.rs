@@ -34,6 +34,8 @@ mod client;
 mod git;
 #[cfg(feature = "github")]
 mod github;
+#[cfg(feature = "gitlab")]
+mod gitlab;
 mod hooks;
 mod kinds;
 mod limited;
@@ -57,6 +59,8 @@ use workflows_core::{Engine, EngineHandle, EventSource, Policy};
 pub use self::git::GitKind;
 #[cfg(feature = "github")]
 pub use self::github::GitHubKind;
+#[cfg(feature = "gitlab")]
+pub use self::gitlab::GitLabKind;
 pub use self::{
     builder::ControllerBuilder,
     kinds::{BuiltConnection, DescribedConnection, DescribedNotifier, DriverKind, NotifierKind},

@@ -52,11 +52,12 @@ use super::status::ObjectStatus;
      "message": "the url of a GitHub must begin with https:// (or http://)"},
 ]))]
 pub struct ScmConnectionSpec {
-    /// The kind of host: `github`, `git`, or one that the controller's program adds.
+    /// The kind of host: `github`, `gitlab`, `git`, or one that the controller's program adds.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub driver: String,
     /// The address: of the API for `github` (`https://api.github.com` when left out; of a GitHub
-    /// Enterprise Server `https://HOST/api/v3`), the one that repositories are below of for `git`.
+    /// Enterprise Server `https://HOST/api/v3`), of the site for `gitlab` (`https://gitlab.com` when
+    /// left out), the one that repositories are below of for `git`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub url: Option<String>,

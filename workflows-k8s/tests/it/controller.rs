@@ -103,7 +103,7 @@ async fn connections_that_cannot_be_used_say_why() {
     for (change, expected) in [
         (
             json!({"driver": "sourcehut"}),
-            "spec.driver: there is no driver \"sourcehut\"; there are: git, github, scripted",
+            "spec.driver: there is no driver \"sourcehut\"; there are: git, github, gitlab, scripted",
         ),
         (json!({"repositories": ["["]}), "spec.repositories: "),
         (json!({"poll": {"interval": "soon"}}), "spec.poll: "),
@@ -115,6 +115,10 @@ async fn connections_that_cannot_be_used_say_why() {
         (
             json!({"driver": "github", "settings": {"a": 1}}),
             "spec.settings: driver github has none",
+        ),
+        (
+            json!({"driver": "gitlab", "settings": {"a": 1}}),
+            "spec.settings: driver gitlab has none",
         ),
         (
             json!({"driver": "git", "url": "file:///etc"}),

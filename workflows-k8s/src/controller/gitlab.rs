@@ -1,0 +1,59 @@
+//! `driver: gitlab`.
+
+use std::sync::Arc;
+
+use workflows_core::{Error, Result};
+use workflows_scm::gitlab::{GitLabCredentials, GitLabDriver};
+
+use super::kinds::{BuiltConnection, DescribedConnection, DriverKind};
+use crate::resources::Credentials;
+
+/// The kind `gitlab`: GitLab.com and self-managed GitLab, with a token or nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct GitLabKind;
+
+impl DriverKind for GitLabKind {
+    fn name(&self) -> &str {
+        "gitlab"
+    }
+
+    fn build(&self, connection: &DescribedConnection<'_>) -> Result<BuiltConnection> {
+        const OPERATION: &str = "read a connection";
+        let spec = connection.spec;
+        if spec.settings.is_some() {
+            return Err(Error::invalid(OPERATION, "spec.settings: driver gitlab has none"));
+        }
+        let none = Credentials::default();
+        let credentials = match spec.credentials.as_ref().unwrap_or(&none) {
+            Credentials { basic: Some(_), .. }
+            | Credentials { ssh_key: Some(_), .. }
+            | Credentials { app: Some(_), .. } => {
+                return Err(Error::invalid(
+                    OPERATION,
+                    "spec.credentials: driver gitlab takes token",
+                ));
+            }
+            Credentials { token: Some(token), .. } => GitLabCredentials::token(token.clone()),
+            _ => GitLabCredentials::anonymous(),
+        };
+        let mut builder = GitLabDriver::builder()
+            .credentials(credentials)
+            .secrets(connection.tenant.clone(), Arc::clone(&connection.secrets))
+            .clock(Arc::clone(&connection.clock));
+        if let Some(url) = &spec.url {
+            builder = builder.base(url);
+        }
+        if let Some(token) = &spec.clone_token {
+            builder = builder.clone_token(token.clone());
+        }
+        if let Some(pem) = &spec.certificate_authority {
+            builder = builder.root_certificate(pem.as_bytes());
+        }
+        for pattern in &spec.repositories {
+            builder = builder.allow(pattern);
+        }
+        let driver = builder.build()?;
+        Ok(BuiltConnection::new(Arc::new(driver.clone()))
+            .with_deliveries(Arc::new(driver.deliveries()), GitLabDriver::useful_events()))
+    }
+}
