@@ -54,17 +54,19 @@ pub(crate) async fn ensure_one<A: HookApi>(hooks: &A, wanted: &Webhook) -> Resul
     for surplus in there {
         hooks.delete(A::id(&surplus)).await?;
     }
-    if !(is_new && A::is_as(&kept, wanted)) {
-        let repaired = hooks.repair(A::id(&kept), wanted).await?;
-        if !A::is_as(&repaired, wanted) {
-            return Err(Error::transient(
-                OPERATION,
-                "the host took the change and shows the webhook otherwise",
-            )
-            .with("hook", A::id(&repaired)));
-        }
+    if is_new && A::is_as(&kept, wanted) {
+        return Ok(A::id(&kept).to_string());
     }
-    Ok(A::id(&kept).to_string())
+    let repaired = hooks.repair(A::id(&kept), wanted).await?;
+    if !A::is_as(&repaired, wanted) {
+        return Err(Error::transient(
+            OPERATION,
+            "the host took the change and shows the webhook otherwise",
+        )
+        .with("hook", A::id(&repaired)));
+    }
+    // Another one than before, where a host repairs by making it anew.
+    Ok(A::id(&repaired).to_string())
 }
 
 /// Removes every webhook with that address.
