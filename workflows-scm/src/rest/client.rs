@@ -171,6 +171,7 @@ impl<H: Host> Client<H> {
     }
 
     /// Changes a thing.
+    #[cfg(feature = "github")]
     pub(crate) async fn patch<T: DeserializeOwned>(
         &self,
         operation: &'static str,
@@ -294,6 +295,7 @@ impl<H: Host> Client<H> {
     }
 
     /// The same for a list that is a field of an object, such as `check_runs`.
+    #[cfg(feature = "github")]
     pub(crate) fn pages_in<T: DeserializeOwned + Send + 'static>(
         &self,
         operation: &'static str,

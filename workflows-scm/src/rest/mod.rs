@@ -15,13 +15,18 @@ pub(crate) mod text;
 mod transport;
 pub(crate) mod trees;
 
+#[cfg(feature = "github")]
 pub(crate) use self::{
-    budget::{BudgetLimits, Cost, Governor, Priority},
+    budget::Cost,
+    transport::{Call, check},
+};
+pub(crate) use self::{
+    budget::{BudgetLimits, Governor, Priority},
     client::{Api, Client},
     conditional::ConditionalCache,
     host::{Authorize, Host, LimitHeaders, MetricNames, Refused, allowed_patterns, base_address},
     route::{Route, is_dots},
-    transport::{Answer, Call, ClientOptions, Grant, Transport, check},
+    transport::{Answer, ClientOptions, Grant, Transport},
 };
 pub use self::{
     budget::{CallBudget, LimitBudget},

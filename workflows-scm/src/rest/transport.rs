@@ -9,7 +9,7 @@ use metrics::counter;
 use reqwest::{
     Client, Method, Response, StatusCode,
     header::{
-        ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION,
+        ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, IF_NONE_MATCH, LOCATION,
     },
     redirect,
 };
@@ -90,8 +90,9 @@ impl Answer {
     }
 
     /// The server's clock.
+    #[cfg(feature = "github")]
     pub(crate) fn date(&self) -> Option<Timestamp> {
-        Some(jiff::fmt::rfc2822::parse(self.header(DATE.as_str())?).ok()?.timestamp())
+        Some(jiff::fmt::rfc2822::parse(self.header("date")?).ok()?.timestamp())
     }
 }
 

@@ -50,6 +50,7 @@ pub(crate) trait Directories: Debug + Sync {
 }
 
 /// The files that differ between two whole trees.
+#[cfg(feature = "github")]
 pub(crate) fn differing_files(old: &Tree, new: &Tree) -> Arc<[ChangedFile]> {
     let mut files = BTreeMap::new();
     compare("", old, new, &mut files, |_, _| {});

@@ -23,8 +23,31 @@ use workflows_core::{
 /// Longer than anything takes on a slow machine; only a test that fails waits for it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A directory of a test's own. When it goes, what still runs below it is ended, such as a step that
+/// waits for a pipe that nobody will write into.
+pub(super) struct Home(tempfile::TempDir);
+
+impl Home {
+    pub(super) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let left = pids_below(self.path());
+        if !left.is_empty() {
+            let _ = std::process::Command::new("kill").arg("-KILL").args(left).status();
+        }
+    }
+}
+
 pub(super) struct Bench {
-    pub(super) directory: tempfile::TempDir,
+    pub(super) directory: Home,
     pub(super) sink: LocalSink,
 }
 
@@ -40,7 +63,7 @@ impl Bench {
     }
 
     pub(super) async fn with(set: impl FnOnce(LocalSinkBuilder) -> LocalSinkBuilder) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Home::new();
         let sink = set(builder(&directory.path().join("root"))).build().await.unwrap();
         Self { directory, sink }
     }
@@ -205,24 +228,28 @@ pub(super) async fn write_pipe(path: &Path, text: &str) {
 
 /// The processes whose environment or command line names something below a directory.
 pub(super) fn processes_below(directory: &Path) -> Vec<String> {
+    let told = |pid: String| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        format!("{pid} {}", String::from_utf8_lossy(&line).replace('\0', " "))
+    };
+    pids_below(directory).into_iter().map(told).collect()
+}
+
+/// Their numbers; this process is none of them.
+fn pids_below(directory: &Path) -> Vec<String> {
     let mark = directory.to_str().unwrap();
-    let mut found = Vec::new();
-    for process in fs::read_dir("/proc").unwrap().flatten() {
-        if process.file_name() == std::process::id().to_string().as_str() {
-            continue;
-        }
-        for file in ["environ", "cmdline"] {
-            let text = fs::read(process.path().join(file)).unwrap_or_default();
-            if String::from_utf8_lossy(&text).contains(mark) {
-                let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
-                found.push(format!(
-                    "{:?} {}",
-                    process.file_name(),
-                    String::from_utf8_lossy(&line).replace('\0', " ")
-                ));
-                break;
-            }
-        }
-    }
-    found
+    let own = std::process::id().to_string();
+    let names_it = |pid: &String| {
+        ["environ", "cmdline"].iter().any(|file| {
+            let text = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            String::from_utf8_lossy(&text).contains(mark)
+        })
+    };
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    processes
+        .flatten()
+        .filter_map(|process| process.file_name().into_string().ok())
+        .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()) && *name != own)
+        .filter(names_it)
+        .collect()
 }

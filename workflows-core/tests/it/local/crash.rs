@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use workflows_core::{CancelMode, ErrorKind, RunPhase, RunSink, sink::TaskPhase};
 
 use super::bench::{
-    Bench, assert_phase, builder, ended, phase_of, pipeline, processes_below, read_pipe, request,
-    task, with, write_pipe,
+    Bench, Home, assert_phase, builder, ended, phase_of, pipeline, processes_below, read_pipe,
+    request, task, with, write_pipe,
 };
 
 const ROOT: &str = "WORKFLOWS_TEST_ROOT";
@@ -69,7 +69,7 @@ async fn killed_at_any_point_each_step_runs_exactly_once() {
     let mut seed = 0x5eed_0001_u64;
     let mut kills = 0;
     for round in 0..6 {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Home::new();
         let (root, file) = (directory.path().join("root"), directory.path().join("effects"));
         let third = with(
             effects("c", &file),
@@ -121,7 +121,7 @@ async fn killed_at_any_point_each_step_runs_exactly_once() {
 
 #[tokio::test]
 async fn a_step_that_was_broken_off_with_the_engine_ends_the_run_as_interrupted() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Home::new();
     let root = directory.path().join("root");
     let (up, after) = (directory.path().join("up"), directory.path().join("after"));
     assert!(Command::new("mkfifo").arg(&up).status().unwrap().success());
