@@ -8,12 +8,12 @@ use jiff::{SignedDuration, tz::TimeZone};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use workflows::{
-    ScmDriver, SystemClock, Tenant,
+    ScmDriver, SystemClock, Tenant, Transition,
     core::{
-        engine::{ConnectionOptions, Engine, EngineHandle},
+        engine::{ConnectionOptions, Engine, EngineHandle, NotifyPolicy},
         local::LocalSink,
         store::{SqliteOptions, SqliteStore},
-        workflow::LoadedWorkflow,
+        workflow::{LoadedWorkflow, Notification},
     },
     notify::{Colors, TerminalNotifier},
     scm::{git::GitDriver, poll::RefPoller},
@@ -82,6 +82,10 @@ impl Running {
             .source(Arc::new(poller))
             .sink("local", Arc::new(sink))
             .notifier("terminal", Arc::new(terminal))
+            // Whoever watches sees all that becomes of a run, but for workflows that say what to tell.
+            .notify(
+                NotifyPolicy::new().by_default([Notification::new("terminal", Transition::ALL)]),
+            )
             .repository(CONNECTION, parts.repo);
         for workflow in parts.workflows {
             builder = builder.workflow(workflow);
