@@ -58,6 +58,10 @@ const AT_ONCE: u16 = 8;
 /// | `tekton.dev/status-description` | what is said as long as Tekton says nothing itself |
 /// | `tekton.dev/status-target-url` | the link, with `{{.Namespace}}`, `{{.Name}}`, `{{.Group}}`, `{{.Version}}`, `{{.Kind}}`; the sink's dashboard |
 ///
+/// Whoever may create PipelineRuns in these namespaces names the repository and the commit, and so shows
+/// a status, under the notifier's prefix, on any repository that its driver reaches. Give it a driver
+/// that allows the repositories of these namespaces' team alone, and one of these for each team.
+///
 /// A notifier is told when a run waits, starts and ends. What failed in a way that passes is tried
 /// again, after a second and then twice as long each time up to five minutes, or when a receiver
 /// says; of everything else there is a line in the log, and no more until the run changes. Nothing is
