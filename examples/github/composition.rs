@@ -7,11 +7,11 @@ use jiff::tz::TimeZone;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use workflows::{
-    EventSource, ScmDriver, SystemClock,
+    EventSource, ScmDriver, SystemClock, Tenant,
     core::{
         engine::{Engine, EngineHandle},
         local::LocalSink,
-        store::{SqliteOptions, SqliteStore},
+        store::{EventQuery, SqliteOptions, SqliteStore},
     },
     notify::{Colors, TerminalNotifier},
 };
@@ -78,6 +78,15 @@ impl Running {
             }
         }
         self.stop().await
+    }
+
+    /// Prints what was decided of each event, and why.
+    pub(crate) async fn print_decisions(&self) -> Result<(), Box<dyn Error>> {
+        let tenant = Tenant::default();
+        for event in self.handle.events(EventQuery::of(tenant.clone())).await?.items {
+            println!("{}", self.handle.explain_event(&tenant, &event.key).await?);
+        }
+        Ok(())
     }
 
     /// Lets it finish what is under way, and stops it.

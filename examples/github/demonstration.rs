@@ -77,35 +77,42 @@ pub(crate) async fn run() -> Result<(), Box<dyn Error>> {
 
     println!("A GitHub on loopback ({}), with an App that acme has installed.", hub.root());
 
+    let told = play(&repo).await;
+    if told.is_err() {
+        running.print_decisions().await?;
+    }
+    running.stop().await?;
+    server.abort();
+    told
+}
+
+/// What people do there, and what they see of it.
+async fn play(repo: &RepoHandle) -> Result<(), Box<dyn Error>> {
     println!("\nalice, who may write, opens a pull request.");
     repo.push("topic", &[("src/lib.rs", "// soon\n")]);
     let number = repo.as_user("alice").open_pull_request("Do it", "topic", "main");
-    show_check(&repo, &repo.head_of(number), "success").await?;
+    show_check(repo, &repo.head_of(number), "success").await?;
 
     println!("\nShe pushes to it.");
     repo.as_user("alice").push("topic", &[("src/lib.rs", "// now\n")]);
-    show_check(&repo, &repo.head_of(number), "success").await?;
+    show_check(repo, &repo.head_of(number), "success").await?;
 
     println!("\nmallory, whom nobody knows, opens one from a fork.");
     let fork = repo.as_user("mallory").fork();
     fork.push("fix", &[("src/lib.rs", "// trust me\n")]);
     let outside = repo.as_user("mallory").open_pull_request("Trust me", "mallory:fix", "main");
     let head = repo.head_of(outside);
-    show_check(&repo, &head, "action_required").await?;
+    show_check(repo, &head, "action_required").await?;
 
     println!("\nalice has read it, and lets this very commit run.");
     repo.as_user("alice").comment(outside, &format!("/ok-to-test {head}"));
-    show_check(&repo, &head, "success").await?;
+    show_check(repo, &head, "success").await?;
 
     println!("\nalice asks for it once more.");
     let before = repo.checks(&head).len();
     repo.as_user("alice").comment(outside, "/test ci");
     wait(|| repo.checks(&head).len() > before).await?;
-    show_check(&repo, &head, "success").await?;
-
-    running.stop().await?;
-    server.abort();
-    Ok(())
+    show_check(repo, &head, "success").await
 }
 
 /// Waits until the newest check of a commit has this conclusion, and prints it.

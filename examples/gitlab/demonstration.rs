@@ -86,30 +86,37 @@ pub(crate) async fn run() -> Result<(), Box<dyn Error>> {
 
     println!("A GitLab on loopback ({}), and the token of a bot.", gitlab.root());
 
+    let told = play(&project).await;
+    if told.is_err() {
+        running.print_decisions().await?;
+    }
+    running.stop().await?;
+    server.abort();
+    told
+}
+
+/// What people do there, and what they see of it.
+async fn play(project: &ProjectHandle) -> Result<(), Box<dyn Error>> {
     println!("\nalice, who may push, opens a merge request.");
     let alice = project.as_user("alice");
     let head = alice.push("topic", &[("src/lib.rs", "// soon\n")]);
     alice.open("Do it", "topic", "main");
-    show_status(&project, &head, "success").await?;
+    show_status(project, &head, "success").await?;
 
     println!("\nShe pushes to it.");
     let head = alice.push("topic", &[("src/lib.rs", "// now\n")]);
-    show_status(&project, &head, "success").await?;
+    show_status(project, &head, "success").await?;
 
     println!("\nmallory, whom nobody knows, opens one from a fork.");
     let mallory = project.as_user("mallory");
     let fork = mallory.fork();
     let head = fork.push("fix", &[("src/lib.rs", "// trust me\n")]);
     let outside = mallory.open_from(&fork, "Trust me", "fix", "main");
-    show_status(&project, &head, "pending").await?;
+    show_status(project, &head, "pending").await?;
 
     println!("\nalice has read it, and lets this very commit run.");
     alice.note(outside, &format!("/ok-to-test {head}"));
-    show_status(&project, &head, "success").await?;
-
-    running.stop().await?;
-    server.abort();
-    Ok(())
+    show_status(project, &head, "success").await
 }
 
 /// Waits until a commit has a status in this state, and prints it.

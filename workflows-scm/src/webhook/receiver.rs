@@ -1,17 +1,13 @@
 //! Taking deliveries in: [`WebhookReceiver`].
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::SignedDuration;
 use metrics::counter;
 use secrecy::SecretString;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use workflows_core::{
     ConnectionName, Error, ErrorKind, EventSource, Observation, RepoRef, Result, SecretRef,
@@ -31,8 +27,9 @@ use super::{
 /// It is a function of headers and bytes ([`receive`](Self::receive)), for whatever server a program
 /// has; with the feature `webhook-axum` there is a router. And it is an [`EventSource`]: added to an
 /// engine, it hands in what it receives. Clones are the same receiver, so that one goes to the engine
-/// and one to the server. Deliveries that come before the engine runs, or after it stopped, are
-/// answered with 503.
+/// and one to the server. Deliveries that come before the engine runs wait for it, no longer than
+/// [`patience`](Self::patience), for no host sends again by itself what it sent too early. Then, and
+/// after the engine stopped, the answer is 503.
 ///
 /// A delivery is verified with this route's secrets before a byte of it is parsed, is in the ledger
 /// before it is answered with success, and what nothing can come of is recorded with the reason
@@ -61,9 +58,17 @@ struct Route {
 
 #[derive(Debug)]
 struct State {
-    context: Mutex<Option<SourceContext>>,
+    engine: watch::Sender<Engine>,
     /// Room for deliveries that are being handled, in kibibytes.
     room: Arc<Semaphore>,
+}
+
+/// What hands deliveries on.
+#[derive(Debug, Clone)]
+enum Engine {
+    NotYet,
+    Running(SourceContext),
+    Stopped,
 }
 
 /// A secret that deliveries are signed with: by name out of the engine's secret store, asked for at
@@ -121,7 +126,10 @@ impl WebhookReceiver {
             max_bytes: Self::MAX_BYTES,
             patience: SignedDuration::from_secs(8),
         };
-        let state = State { context: Mutex::default(), room: Arc::new(Semaphore::new(ROOM)) };
+        let state = State {
+            engine: watch::Sender::new(Engine::NotYet),
+            room: Arc::new(Semaphore::new(ROOM)),
+        };
         Self { route: Arc::new(route), state: Arc::new(state) }
     }
 
@@ -144,7 +152,8 @@ impl WebhookReceiver {
         self.set(|route| route.max_bytes = bytes)
     }
 
-    /// Sets how long a delivery may wait for room and for the ledger. Default: 8 seconds; GitHub
+    /// Sets how long a delivery may wait for room, and then for the engine to run and for the ledger.
+    /// Default: 8 seconds; GitHub
     /// waits for 10.
     #[must_use]
     pub fn patience(self, patience: SignedDuration) -> Self {
@@ -224,10 +233,10 @@ impl WebhookReceiver {
         if self.route.secrets.is_empty() {
             return Answer::refused("no secret is configured for this webhook; set one");
         }
-        let Some(context) = self.context() else {
-            return Answer::unready("the engine does not run");
-        };
         let handled = async {
+            let Some(context) = self.context().await else {
+                return Answer::unready("the engine does not run");
+            };
             let secrets = match self.secrets(&context).await {
                 Ok(secrets) => secrets,
                 Err(error) => {
@@ -245,7 +254,7 @@ impl WebhookReceiver {
         };
         tokio::time::timeout(self.allowed_time(), handled)
             .await
-            .unwrap_or_else(|_| Answer::unready("the ledger took too long"))
+            .unwrap_or_else(|_| Answer::unready("the engine or its ledger took too long"))
     }
 
     async fn answer_verified(
@@ -351,12 +360,14 @@ impl WebhookReceiver {
         Observation::new(tenant.clone(), repo, name.clone(), delivery, Seen::Told, claim)
     }
 
-    pub(super) fn context(&self) -> Option<SourceContext> {
-        self.state.context.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set_context(&self, context: Option<SourceContext>) {
-        *self.state.context.lock().unwrap_or_else(PoisonError::into_inner) = context;
+    /// Waits for the engine to run; none when it has stopped.
+    async fn context(&self) -> Option<SourceContext> {
+        let mut engine = self.state.engine.subscribe();
+        let engine = engine.wait_for(|engine| !matches!(engine, Engine::NotYet)).await;
+        match engine.as_deref() {
+            Ok(Engine::Running(context)) => Some(context.clone()),
+            _ => None,
+        }
     }
 
     /// The secrets that there are now. One that is named and gone is none.
@@ -422,9 +433,9 @@ impl EventSource for WebhookReceiver {
             )
             .with("source", &self.route.name));
         }
-        self.set_context(Some(context));
+        self.state.engine.send_replace(Engine::Running(context));
         shutdown.cancelled().await;
-        self.set_context(None);
+        self.state.engine.send_replace(Engine::Stopped);
         // Those that are being handled end first.
         let all = u32::try_from(ROOM).unwrap_or(u32::MAX);
         let drained = self.state.room.acquire_many(all);

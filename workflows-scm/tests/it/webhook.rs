@@ -1,8 +1,11 @@
 //! The webhook receiver and the sweep of a delivery log, between a scripted host and a ledger.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -223,17 +226,38 @@ async fn a_secret_is_replaced_while_deliveries_come_in() {
     }
 }
 
-#[tokio::test]
-async fn while_the_engine_does_not_run_the_sender_is_asked_to_come_back() {
+#[tokio::test(start_paused = true)]
+async fn what_comes_before_the_engine_runs_waits_for_it() {
     let mut world = World::new();
     world.repo.push("ann", "main", &[("a", "1")]);
+    let started = tokio::time::Instant::now();
     let answer = world.sends().await;
     assert_eq!((answer.status(), answer.retry_after()), (503, Some(10)));
+    assert_eq!(started.elapsed(), Duration::from_secs(8));
+
+    let (headers, body, _) = world.last_delivery().await;
+    let early = World::signed(&headers, &body, SECRET);
+    let receiver = world.receiver.clone();
+    let early = tokio::spawn(async move { receiver.receive(&early, body).await });
+    settle().await;
+    assert!(!early.is_finished());
+    world.runs();
+    assert_eq!(early.await.unwrap().taken(), TakenAs::Event);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_engine_stopped_the_sender_is_asked_to_come_back() {
+    let mut world = World::new();
+    world.repo.push("ann", "main", &[("a", "1")]);
+    world.runs();
+    settle().await;
+    world.stops().await;
+    let started = tokio::time::Instant::now();
+    assert_eq!(world.sends().await.status(), 503);
+    assert_eq!(started.elapsed(), Duration::ZERO, "it is not kept waiting");
     world.runs();
     settle().await;
     assert_eq!(world.sends().await.status(), 202);
-    world.stops().await;
-    assert_eq!(world.sends().await.status(), 503);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use reqwest::{Body, Client, Response, StatusCode};
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -36,6 +36,7 @@ impl Served {
         tokio::spawn(async move { running.run(context, CancellationToken::new()).await });
         tokio::task::yield_now().await;
         let other = WebhookReceiver::new("other", "acme", driver.deliveries())
+            .patience(SignedDuration::ZERO)
             .secret(SecretString::from("other"));
         let router = webhook_router([("/hooks/acme", idle), ("/hooks/other", other)]);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
