@@ -1,6 +1,6 @@
 //! What is GitHub's own about its API.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use reqwest::StatusCode;
 use serde_json::Value;
 use url::Url;
@@ -36,6 +36,9 @@ impl Host for GitHub {
         reset: "x-ratelimit-reset",
         resource: Some("x-ratelimit-resource"),
     };
+    const WINDOW: SignedDuration = SignedDuration::from_hours(1);
+    /// <https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api#use-conditional-requests>
+    const NOT_MODIFIED_IS_FREE: bool = true;
     const POINTS_OF_A_WRITE: u32 = 5;
     const METRICS: MetricNames = MetricNames {
         calls: "workflows_github_calls_total",

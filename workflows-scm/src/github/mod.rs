@@ -327,7 +327,8 @@ impl GitHubDriverBuilder {
     }
 
     /// The part of the hourly limit, in per cent, that polls and other background work leave alone;
-    /// 20 by default.
+    /// 20 by default. What was read before, which costs nothing while it is unchanged, is asked for
+    /// until half of it is left.
     #[must_use]
     pub fn reserve(mut self, per_cent: u8) -> Self {
         self.limits.reserve = per_cent;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use jiff::SignedDuration;
 use reqwest::StatusCode;
 use serde_json::Value;
 use url::Url;
@@ -52,6 +53,8 @@ impl Host for GitLab {
         reset: "ratelimit-reset",
         resource: None,
     };
+    const WINDOW: SignedDuration = SignedDuration::from_mins(1);
+    const NOT_MODIFIED_IS_FREE: bool = false;
     const POINTS_OF_A_WRITE: u32 = 1;
     const METRICS: MetricNames = MetricNames {
         calls: "workflows_gitlab_calls_total",

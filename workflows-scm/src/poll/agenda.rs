@@ -49,7 +49,7 @@ impl std::fmt::Display for Key {
 pub(super) struct Agenda {
     pub(super) entries: HashMap<Key, Entry>,
     due: BTreeSet<Due>,
-    held: HashMap<(Tenant, ConnectionName), Timestamp>,
+    held: HashMap<(Tenant, ConnectionName), Held>,
     /// When each connection has room for the next look, where looks are spaced.
     slots: HashMap<(Tenant, ConnectionName), Timestamp>,
     wanted: Arc<Interests>,
@@ -69,6 +69,15 @@ impl Due {
     fn at(at: Timestamp, key: Key) -> Self {
         Self { at, since: at, key }
     }
+}
+
+/// Until when the looks through a connection wait.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    /// Those at what was never looked at.
+    first: Timestamp,
+    /// The others.
+    again: Timestamp,
 }
 
 #[derive(Debug)]
@@ -151,7 +160,9 @@ impl Agenda {
             let Some(entry) = self.entries.get_mut(&key) else {
                 continue;
             };
-            let held = self.held.get(&connection).copied().filter(|until| *until > now);
+            let held = self.held.get(&connection);
+            let held = held.map(|held| if entry.looked { held.again } else { held.first });
+            let held = held.filter(|until| *until > now);
             let later = match (held, spacing) {
                 (Some(until), _) => {
                     entry.has_slot = false;
@@ -185,10 +196,16 @@ impl Agenda {
         self.due.first().map(|due| due.at)
     }
 
-    /// Lets all repositories of a connection wait.
+    /// Lets the repositories of a connection wait. What is held back at a first look, which costs more
+    /// than others, says nothing of the others.
     pub(super) fn hold(&mut self, key: &Key, until: Timestamp) {
-        let held = self.held.entry((key.tenant.clone(), key.connection.clone())).or_insert(until);
-        *held = until.max(*held);
+        let looked = self.entries.get(key).is_some_and(|entry| entry.looked);
+        let none = Held { first: Timestamp::MIN, again: Timestamp::MIN };
+        let held = self.held.entry((key.tenant.clone(), key.connection.clone())).or_insert(none);
+        held.first = until.max(held.first);
+        if looked {
+            held.again = until.max(held.again);
+        }
     }
 
     /// Puts a repository back after a look.
@@ -215,8 +232,7 @@ mod tests {
         Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second)
     }
 
-    #[test]
-    fn after_a_hold_the_one_that_has_waited_longest_is_first() {
+    fn agenda() -> Agenda {
         let mut wanted = Interests::default();
         wanted.repos = ["org/a", "org/b", "org/c"]
             .map(|repo| RepoInterest {
@@ -229,14 +245,41 @@ mod tests {
             .into();
         let mut agenda = Agenda::default();
         agenda.follow(&PullRequests::default(), &Arc::new(wanted), at(0));
+        agenda
+    }
+
+    fn next(agenda: &mut Agenda, second: i64) -> Option<String> {
+        agenda.begin(None, at(second)).map(|(key, _)| key.repo.to_string())
+    }
+
+    #[test]
+    fn after_a_hold_the_one_that_has_waited_longest_is_first() {
+        let mut agenda = agenda();
         let (first, _) = agenda.begin(None, at(0)).unwrap();
         assert_eq!(&*first.repo, "org/a");
         agenda.hold(&first, at(100));
         agenda.end(&first, at(45), at(0));
-        assert!(agenda.begin(None, at(50)).is_none(), "all of the connection wait");
-        let mut next = || agenda.begin(None, at(100)).map(|(key, _)| key.repo.to_string());
-        assert_eq!(next().as_deref(), Some("org/b"));
-        assert_eq!(next().as_deref(), Some("org/c"));
-        assert_eq!(next().as_deref(), Some("org/a"), "it was looked at meanwhile");
+        assert_eq!(next(&mut agenda, 50), None, "all of the connection wait");
+        assert_eq!(next(&mut agenda, 100).as_deref(), Some("org/b"));
+        assert_eq!(next(&mut agenda, 100).as_deref(), Some("org/c"));
+        assert_eq!(next(&mut agenda, 100).as_deref(), Some("org/a"), "it was looked at meanwhile");
+    }
+
+    #[test]
+    fn a_first_look_that_is_held_back_holds_up_first_looks_alone() {
+        let mut agenda = agenda();
+        let (looked, _) = agenda.begin(None, at(0)).unwrap();
+        agenda.entries.get_mut(&looked).unwrap().looked = true;
+        agenda.end(&looked, at(45), at(0));
+        let (new, _) = agenda.begin(None, at(0)).unwrap();
+        assert_eq!(&*new.repo, "org/b");
+        agenda.hold(&new, at(100));
+        agenda.end(&new, at(100), at(0));
+        assert_eq!(next(&mut agenda, 50).as_deref(), Some("org/a"));
+        assert_eq!(next(&mut agenda, 50), None);
+        agenda.hold(&looked, at(200));
+        agenda.end(&looked, at(60), at(50));
+        assert_eq!(next(&mut agenda, 199), None, "what is told of the others is told of all");
+        assert_eq!(next(&mut agenda, 200).as_deref(), Some("org/c"));
     }
 }

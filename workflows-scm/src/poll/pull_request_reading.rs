@@ -6,7 +6,7 @@ use futures::{StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use workflows_core::{
-    Error, Observation, RepoRef, Result, SourceName, SubjectClaim, Tenant,
+    Error, ErrorKind, Observation, RepoRef, Result, SourceName, SubjectClaim, Tenant,
     event::{
         LabelClaim, Occurrence, PullRequest, PullRequestClaim, PullRequestState, Seen, SubjectKey,
         claimed_state,
@@ -156,7 +156,13 @@ impl Look<'_> {
         if let Some(feed) = comments
             && after.newest > before.newest_comment
         {
-            self.comments(feed, &changed, &mut after, &mut observations).await?;
+            match self.comments(feed, &changed, &mut after, &mut observations).await {
+                // The cursor of comments stays behind, so that the next look reads them.
+                Err(error) if matches!(error.kind(), ErrorKind::RateLimited { .. }) => {
+                    tracing::info!(%error, repository = %self.repo, "comments are read later");
+                }
+                read => read?,
+            }
         }
         Ok((observations, after))
     }

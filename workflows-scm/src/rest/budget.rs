@@ -41,6 +41,8 @@ impl Priority {
 pub(crate) enum Cost {
     /// A read: one point.
     Read,
+    /// A read of what is known already, which takes nothing of the host's limit when it is unchanged.
+    Reread,
     /// A write.
     Write,
     /// A write that makes something people are told of, of which there are few in an hour.
@@ -50,7 +52,7 @@ pub(crate) enum Cost {
 impl Cost {
     fn points<H: Host>(self) -> u32 {
         match self {
-            Self::Read => 1,
+            Self::Read | Self::Reread => 1,
             Self::Write | Self::Content => H::POINTS_OF_A_WRITE,
         }
     }
@@ -109,10 +111,36 @@ struct Window {
     resets_at: Timestamp,
 }
 
+impl Window {
+    /// So many per cent of the limit.
+    fn part(&self, per_cent: u8) -> u32 {
+        let part = u64::from(self.limit) * u64::from(per_cent.min(100)) / 100;
+        u32::try_from(part).unwrap_or(u32::MAX)
+    }
+
+    /// When background work may make the next call that counts; `None` for now. A tenth of what it
+    /// may use it may use at once, and the rest as the window goes by, so that what can wait for
+    /// long (first looks at thousands of repositories) leaves something for what was just changed.
+    fn next(
+        &self,
+        left: u32,
+        reserve: u32,
+        length: SignedDuration,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let most = i64::from(self.limit.saturating_sub(reserve)).max(1);
+        let next = i64::from(self.limit.saturating_sub(left)) + 1;
+        let whole = length.as_secs() * 1_000;
+        let gone = SignedDuration::from_millis(whole * next / most - whole / 10);
+        let at = later(earlier(self.resets_at, length), gone).min(self.resets_at);
+        // Not one by one: who is held back asks again a hundred times in a window, not thousands.
+        (at > now).then(|| at.max(later(now, length / 100)))
+    }
+}
+
 impl Account {
     fn forget_until(&mut self, now: Timestamp) {
-        let minute_ago = now.saturating_sub(MINUTE).unwrap_or(Timestamp::MIN);
-        let hour_ago = now.saturating_sub(HOUR).unwrap_or(Timestamp::MIN);
+        let (minute_ago, hour_ago) = (earlier(now, MINUTE), earlier(now, HOUR));
         // A clock that was set back leaves entries of the future, which would never go.
         self.points.retain(|(at, _)| *at > minute_ago && *at <= now);
         self.content.retain(|at| *at > hour_ago && *at <= now);
@@ -228,30 +256,33 @@ impl<H: Host> Governor<H> {
             return Some(("told to wait", until));
         }
         if let Some(window) = account.windows.get(resource) {
-            let reserve = match priority {
-                Priority::Status => 0,
+            let left = window.remaining.saturating_sub(account.in_flight);
+            let reserve = window.part(self.limits.reserve);
+            let told =
+                |reserve| (left <= reserve).then_some(("told by the host", window.resets_at));
+            let refused = match (priority, cost) {
+                (Priority::Status, _) => told(0),
                 // One in fifty stays for what is shown.
-                Priority::Fetch => window.limit / 50,
-                Priority::Background => {
-                    window.limit / 100 * u32::from(self.limits.reserve.min(100))
-                        + window.limit % 100 * u32::from(self.limits.reserve.min(100)) / 100
-                }
+                (Priority::Fetch, _) => told(window.part(2)),
+                (Priority::Background, Cost::Reread) => told(reserve / 2),
+                (Priority::Background, _) => told(reserve)
+                    .or_else(|| window.next(left, reserve, H::WINDOW, now).map(|at| ("pace", at))),
             };
-            if window.remaining.saturating_sub(account.in_flight) <= reserve {
-                return Some(("told by the host", window.resets_at));
+            if refused.is_some() {
+                return refused;
             }
         }
         let points = match priority {
             Priority::Status => self.limits.points,
             Priority::Fetch => self.limits.points / 10 * 9,
-            Priority::Background => self.limits.points / 10 * 6,
+            Priority::Background => self.limits.points / 10 * 8,
         };
         if account.spent() + cost.points::<H>() > points {
             let until = free_at(account, points, cost.points::<H>(), now);
             return Some(("points a minute", until));
         }
         if cost == Cost::Content {
-            let minute_ago = now.saturating_sub(MINUTE).unwrap_or(Timestamp::MIN);
+            let minute_ago = earlier(now, MINUTE);
             let of_minute: Vec<&Timestamp> =
                 account.content.iter().filter(|at| **at > minute_ago).collect();
             let over = |count: usize, most: usize| (count >= most).then(|| count - most);
@@ -379,6 +410,10 @@ fn free_at(account: &Account, most: u32, cost: u32, now: Timestamp) -> Timestamp
         }
     }
     later(now, MINUTE)
+}
+
+fn earlier(than: Timestamp, by: SignedDuration) -> Timestamp {
+    than.checked_sub(by).unwrap_or(Timestamp::MIN)
 }
 
 fn later(at: Timestamp, by: SignedDuration) -> Timestamp {

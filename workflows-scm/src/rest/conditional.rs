@@ -59,7 +59,7 @@ impl Shape {
     pub(super) fn of<T: Serialize + DeserializeOwned + 'static>() -> Self {
         let shortened = |body: &[u8]| {
             let read: T = serde_json::from_slice(body).ok()?;
-            Some(serde_json::to_vec(&read).ok()?.into())
+            Some(serde_json::to_vec(&read).ok()?.into_boxed_slice().into())
         };
         Self { id: TypeId::of::<T>(), shortened }
     }
@@ -163,11 +163,16 @@ impl<H: Host> ConditionalCache<H> {
             && let Some(etag) = answer.headers.get(ETAG).filter(|etag| is_usable(etag))
             && let Some(body) = (shape.shortened)(&answer.body)
         {
-            let link = answer.headers.get(LINK).cloned();
-            self.known.insert(key, Arc::new(Kept { etag: etag.clone(), link, body })).await;
+            let kept = Kept { etag: own(etag), link: answer.headers.get(LINK).map(own), body };
+            self.known.insert(key, Arc::new(kept)).await;
         }
         Ok(Arc::new(answer))
     }
+}
+
+/// A value by itself. As it came it is a part of all that was read from the connection with it.
+fn own(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
 }
 
 fn is_usable(etag: &HeaderValue) -> bool {

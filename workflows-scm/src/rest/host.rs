@@ -6,6 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use jiff::SignedDuration;
 use reqwest::StatusCode;
 use serde_json::Value;
 use url::Url;
@@ -36,6 +37,10 @@ pub(crate) trait Host: Debug + Sized + Send + Sync + 'static {
     const HEADERS: &'static [(&'static str, &'static str)];
     /// Where it tells its limits.
     const LIMITS: LimitHeaders;
+    /// How long the limits that it tells last.
+    const WINDOW: SignedDuration;
+    /// Whether "not modified" takes nothing of a limit that it tells, asked with a credential.
+    const NOT_MODIFIED_IS_FREE: bool;
     /// What a write costs, when a read costs one.
     const POINTS_OF_A_WRITE: u32;
     const METRICS: MetricNames;

@@ -227,9 +227,12 @@ impl<H: Host> Transport<H> {
         etag: Option<&HeaderValue>,
         at: Url,
     ) -> Result<Answer> {
+        let may_be_free =
+            H::NOT_MODIFIED_IS_FREE && etag.is_some() && grant.authorization.is_some();
+        let cost = if may_be_free { Cost::Reread } else { call.cost };
         let pass = self
             .governor
-            .admit(&grant.principal, call.priority, H::resource(&call.route), call.cost)
+            .admit(&grant.principal, call.priority, H::resource(&call.route), cost)
             .await
             .map_err(|held_back| {
                 call.failed(held_back.kind(), held_back.message()).caused_by(held_back)

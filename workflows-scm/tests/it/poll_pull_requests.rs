@@ -140,6 +140,25 @@ async fn new_comments_are_heard_with_the_pull_request_and_edited_ones_are_not() 
 }
 
 #[tokio::test]
+async fn comments_that_a_limit_holds_back_hold_up_no_pull_request() {
+    let (scm, repo, mut bench) = bench();
+    let number = opened(&repo, "topic");
+    bench.start(poller());
+    bench.through().await;
+    repo.push_to_pull_request(number, &[("b", "more")]);
+    repo.comment("ann", number, "/test");
+    let until = Some(Timestamp::MAX);
+    scm.fail_next(ScmCall::CommentsSince, ErrorKind::RateLimited { until }, "slow down");
+    bench.after(A_WHILE).await;
+    assert_eq!(bench.heard().await, [format!("updated pull/{number}")]);
+    bench.after(A_WHILE).await;
+    let events = bench.events().await;
+    assert_eq!(events.len(), 2, "{events:?}");
+    assert_eq!(events[1].comment.as_ref().unwrap().body.as_str(), "/test");
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn a_look_at_a_repository_where_nothing_happens_is_one_listing() {
     let (scm, repo, mut bench) = bench();
     opened(&repo, "topic");

@@ -39,7 +39,7 @@ fn told(limit: u32, remaining: u32, resets_at: Timestamp) -> HeaderMap {
 #[tokio::test]
 async fn what_is_left_goes_to_what_matters_most() {
     let (clock, governor) = governor(LIMITS);
-    let reset = clock.now() + SignedDuration::from_mins(30);
+    let reset = clock.now() + SignedDuration::from_mins(2);
     for (remaining, expected) in [
         (1_001, [true, true, true]),
         (1_000, [true, true, false]),
@@ -55,6 +55,50 @@ async fn what_is_left_goes_to_what_matters_most() {
     }
     clock.set(reset);
     call(&governor, Priority::Background, Cost::Read).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_may_be_free_goes_on_where_other_background_work_waits() {
+    let (clock, governor) = governor(LIMITS);
+    let reset = clock.now() + SignedDuration::from_mins(30);
+    for (remaining, expected) in [(1_000, true), (501, true), (500, false)] {
+        governor.observe(&WHO, StatusCode::OK, &told(5_000, remaining, reset), "");
+        assert!(call(&governor, Priority::Background, Cost::Read).await.is_err());
+        let made = call(&governor, Priority::Background, Cost::Reread).await;
+        assert_eq!(made.is_ok(), expected, "with {remaining} left");
+    }
+}
+
+#[tokio::test]
+async fn background_work_that_counts_is_spread_over_the_hour() {
+    let (clock, governor) = governor(LIMITS);
+    let begun = clock.now();
+    let reset = begun + SignedDuration::from_hours(1);
+    let mut used = 0;
+    let mut by_ten_minutes = Vec::new();
+    for _ in 0..6 {
+        let end = clock.now() + SignedDuration::from_mins(10);
+        let before = used;
+        while clock.now() < end {
+            governor.observe(&WHO, StatusCode::OK, &told(5_000, 5_000 - used, reset), "");
+            match governor.admit(&WHO, Priority::Background, "core", Cost::Read).await {
+                Ok(_) => used += 1,
+                Err(held_back) => {
+                    let at = until(Err(held_back));
+                    assert!(at > clock.now() && at <= reset);
+                    clock.set(at.min(end));
+                }
+            }
+        }
+        by_ten_minutes.push(used - before);
+    }
+    assert_eq!(used, 4_000, "all but the reserve");
+    // A tenth at once, and then as the time goes by.
+    assert!(by_ten_minutes[0] <= 400 + 700, "{by_ten_minutes:?}");
+    assert!(
+        by_ten_minutes[1..5].iter().all(|used| (600..=720).contains(used)),
+        "{by_ten_minutes:?}"
+    );
 }
 
 #[tokio::test]
@@ -105,12 +149,12 @@ async fn the_points_of_a_minute_are_kept() {
         call(&governor, Priority::Background, Cost::Write).await.unwrap();
     }
     clock.advance(SignedDuration::from_secs(20));
-    for _ in 0..10 {
+    for _ in 0..30 {
         call(&governor, Priority::Background, Cost::Read).await.unwrap();
     }
     let later = begun + SignedDuration::from_secs(60);
     assert_eq!(until(call(&governor, Priority::Background, Cost::Read).await), later);
-    for _ in 0..30 {
+    for _ in 0..10 {
         call(&governor, Priority::Fetch, Cost::Read).await.unwrap();
     }
     assert!(call(&governor, Priority::Fetch, Cost::Read).await.is_err());
