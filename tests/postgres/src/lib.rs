@@ -58,7 +58,7 @@ pub fn server(test: &str, durability: Durability) -> Option<Server> {
 }
 
 fn skip(test: &str) {
-    let why = "Postgres' programs (initdb, postgres) are not installed, and WORKFLOWS_TEST_POSTGRES \
+    let why = "Postgres' programs (initdb, pg_basebackup, postgres) are not installed, and WORKFLOWS_TEST_POSTGRES \
                names no server";
     assert!(
         std::env::var("WORKFLOWS_TESTS_MAY_SKIP").as_deref() != Ok("0"),

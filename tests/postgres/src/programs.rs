@@ -34,5 +34,5 @@ pub(crate) fn newest() -> Option<PathBuf> {
 }
 
 fn is_complete(directory: &Path) -> bool {
-    ["initdb", "postgres"].iter().all(|program| directory.join(program).is_file())
+    ["initdb", "pg_basebackup", "postgres"].iter().all(|program| directory.join(program).is_file())
 }

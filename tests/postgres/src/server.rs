@@ -56,6 +56,8 @@ rm -rf "$directory"
 pub struct Server {
     port: u16,
     password: String,
+    programs: PathBuf,
+    durability: Durability,
     directory: PathBuf,
     owner: Option<Owner>,
     watch: Mutex<Watch>,
@@ -77,63 +79,75 @@ struct Owner {
 
 impl Server {
     pub(crate) fn start_with(programs: &Path, durability: Durability) -> Result<Self, String> {
+        Self::start_in(|directory, owner| {
+            // Nobody else of this machine is to get in, and what a password may hold is to be tested.
+            let password = format!("p@ss:/?#[]'\"\\ {}", directory.display());
+            let secret = directory.join("password");
+            std::fs::write(&secret, &password).map_err(failed("the password's file"))?;
+            give(&secret, owner)?;
+            let mut initdb = command(&programs.join("initdb"), owner, directory);
+            initdb
+                .args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8"])
+                .args(["--locale=C", "--no-sync", "--no-instructions"])
+                .arg("--pwfile")
+                .arg(&secret)
+                .arg("--pgdata");
+            made_by(initdb, directory)?;
+            Ok((programs.to_path_buf(), durability, password))
+        })
+    }
+
+    /// Another server that follows this one, and of which everything can be read: a hot standby. From
+    /// then on this one answers a commit when the other has it, too.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    pub fn standby(&self) -> Self {
+        let standby = Self::start_in(|directory, owner| {
+            let mut copy = command(&self.programs.join("pg_basebackup"), owner, directory);
+            copy.env("PGPASSWORD", &self.password)
+                .args(["--host=127.0.0.1", "--username=postgres", "--checkpoint=fast"])
+                .args(["--wal-method=stream", "--no-sync", "--write-recovery-conf"])
+                .arg(format!("--port={}", self.port))
+                .arg("--pgdata");
+            made_by(copy, directory)?;
+            Ok((self.programs.clone(), self.durability, self.password.clone()))
+        });
+        standby.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Makes the files in a directory of their own, and starts the server.
+    fn start_in(
+        make: impl FnOnce(&Path, Option<Owner>) -> Result<(PathBuf, Durability, String), String>,
+    ) -> Result<Self, String> {
         let owner = owner()?;
         let directory = tempfile::Builder::new()
             .prefix("workflows-postgres-")
             .tempdir()
-            .map_err(|error| format!("no directory for Postgres: {error}"))?
-            .keep();
-        let started = Self::start_in(&directory, programs, durability, owner);
-        if started.is_err() {
-            let _ = std::fs::remove_dir_all(&directory);
-        }
-        started
-    }
-
-    fn start_in(
-        directory: &Path,
-        programs: &Path,
-        durability: Durability,
-        owner: Option<Owner>,
-    ) -> Result<Self, String> {
-        let failed = |what: &str, error: std::io::Error| format!("{what}: {error}");
-        // Nobody else of this machine is to get in, and what a password may hold is to be tested.
-        let password = format!("p@ss:/?#[]'\"\\ {}", directory.display());
-        let secret = directory.join("password");
-        std::fs::write(&secret, &password).map_err(|error| failed("the password's file", error))?;
-        if let Some(owner) = owner {
-            for path in [directory, &secret] {
-                chown(path, Some(owner.user), Some(owner.group))
-                    .map_err(|error| failed("give the directory away", error))?;
-            }
-        }
-        let data = directory.join("data");
-        let mut initdb = command(&programs.join("initdb"), owner, directory);
-        initdb
-            .arg("--pgdata")
-            .arg(&data)
-            .args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8"])
-            .args(["--locale=C", "--no-sync", "--no-instructions"])
-            .arg("--pwfile")
-            .arg(&secret);
-        let made = initdb.output().map_err(|error| failed("start initdb", error))?;
-        if !made.status.success() {
-            return Err(format!("initdb: {}", String::from_utf8_lossy(&made.stderr)));
-        }
+            .map_err(failed("a directory for Postgres"))?;
+        give(directory.path(), owner)?;
+        let (programs, durability, password) = make(directory.path(), owner)?;
         let mut last = String::new();
         // Somebody else may take the port between its choice and its use.
         for _ in 0..5 {
-            let port = free_port().map_err(|error| failed("find a port", error))?;
-            let watch = watch(programs, directory, &data, port, durability, owner)?;
+            let port = free_port().map_err(failed("find a port"))?;
+            let watch = watch(&programs, directory.path(), port, durability, owner)?;
             let server = Self {
                 port,
                 password: password.clone(),
-                directory: directory.to_path_buf(),
+                programs: programs.clone(),
+                durability,
+                directory: directory.path().to_path_buf(),
                 owner,
                 watch: Mutex::new(watch),
             };
             match server.wait_until_ready() {
-                Ok(()) => return Ok(server),
+                Ok(()) => {
+                    // The shell removes it.
+                    let _ = directory.keep();
+                    return Ok(server);
+                }
                 Err(error) => last = error,
             }
         }
@@ -203,11 +217,22 @@ impl Server {
         let path = self.directory.join(name);
         let kept = std::fs::write(&path, contents)
             .and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(0o600)))
-            .and_then(|()| match self.owner {
-                Some(owner) => chown(&path, Some(owner.user), Some(owner.group)),
-                None => Ok(()),
-            });
+            .map_err(|error| error.to_string())
+            .and_then(|()| give(&path, self.owner));
         kept.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        path
+    }
+
+    /// Makes a directory that belongs to the server somewhere else, such as on a small disk.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be made.
+    pub fn directory_in(&self, place: &Path) -> PathBuf {
+        let path = place.join(format!("postgres-{}", self.port));
+        let made = std::fs::create_dir(&path).map_err(|error| error.to_string());
+        let given = made.and_then(|()| give(&path, self.owner));
+        given.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         path
     }
 
@@ -270,17 +295,43 @@ impl Drop for Server {
     }
 }
 
+fn failed(what: &'static str) -> impl Fn(std::io::Error) -> String {
+    move |error| format!("{what}: {error}")
+}
+
+fn give(path: &Path, owner: Option<Owner>) -> Result<(), String> {
+    match owner {
+        Some(owner) => {
+            chown(path, Some(owner.user), Some(owner.group)).map_err(failed("give a file away"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Where a server has its data.
+fn data(directory: &Path) -> PathBuf {
+    directory.join("data")
+}
+
+/// Lets a program, whose last argument this is, make the data.
+fn made_by(mut program: Command, directory: &Path) -> Result<(), String> {
+    let made = program.arg(data(directory)).output().map_err(failed("make the server's data"))?;
+    if made.status.success() {
+        return Ok(());
+    }
+    Err(format!("the server's data: {}", String::from_utf8_lossy(&made.stderr)))
+}
+
 fn watch(
     programs: &Path,
     directory: &Path,
-    data: &Path,
     port: u16,
     durability: Durability,
     owner: Option<Owner>,
 ) -> Result<Watch, String> {
     let mut shell = command(Path::new("/bin/sh"), owner, directory);
     shell.args(["-c", WATCH, "watch"]).arg(directory).arg(programs.join("postgres"));
-    shell.arg("-D").arg(data).arg("-p").arg(port.to_string());
+    shell.arg("-D").arg(data(directory)).arg("-p").arg(port.to_string());
     let mut settings = vec![
         "listen_addresses=127.0.0.1",
         "unix_socket_directories=",

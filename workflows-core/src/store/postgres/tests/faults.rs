@@ -1,14 +1,15 @@
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io::Write as _, path::Path, sync::Arc, time::Duration};
 
 use workflows_test_postgres::Durability;
 
 use super::{
-    admit, claim, events, open, own_server,
+    PostgresStore, admit, claim, events, open, own_server,
     proxy::{Loss, Proxy},
     push, push_to, raw, run_sql, soon,
 };
 use crate::{
     AttemptId, ErrorKind, Store, Tenant,
+    event::Payload,
     store::{
         Admitted, ClaimRequest, DecisionBatch, DecisionQuery, Effects, NewWork, Stage, WorkKey,
     },
@@ -99,31 +100,7 @@ async fn what_was_answered_before_a_crash_is_there_and_nothing_is_there_twice() 
     let test = "crash of the server";
     let Some((server, options)) = own_server(test, Durability::Full) else { return };
     let store = Arc::new(open(&options).await);
-    let senders: Vec<_> = (0..4)
-        .map(|sender| {
-            let store = Arc::clone(&store);
-            tokio::spawn(async move {
-                let mut answered = Vec::new();
-                for number in 0..60 {
-                    let push = push_to(&format!("branch-{sender}"), number);
-                    // A source that got no answer delivers again.
-                    loop {
-                        match store.admit(vec![push.clone()], None).await {
-                            Ok(admitted) => {
-                                answered.extend(admitted);
-                                break;
-                            }
-                            Err(error) => {
-                                assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
-                                tokio::time::sleep(Duration::from_millis(20)).await;
-                            }
-                        }
-                    }
-                }
-                answered
-            })
-        })
-        .collect();
+    let senders = send(&store, 4);
     for round in 0..3 {
         tokio::time::sleep(Duration::from_millis(150)).await;
         let server = Arc::clone(&server);
@@ -137,18 +114,148 @@ async fn what_was_answered_before_a_crash_is_there_and_nothing_is_there_twice() 
         });
         restarted.await.expect("the server starts again");
     }
+    all_is_there(&store, senders).await;
+}
+
+#[tokio::test]
+async fn after_a_failover_what_was_answered_is_there_and_nothing_is_there_twice() {
+    let test = "failover to a standby";
+    let Some((primary, options)) = own_server(test, Durability::Full) else { return };
+    let standby = {
+        let primary = Arc::clone(&primary);
+        tokio::task::spawn_blocking(move || primary.standby()).await.expect("a standby")
+    };
+    run_sql(&mut raw(&options).await, "ALTER SYSTEM SET synchronous_standby_names = '*'").await;
+    run_sql(&mut raw(&options).await, "SELECT pg_reload_conf()").await;
+    let proxy = Proxy::to(primary.port()).await;
+    let mut through = options.clone().connect_timeout(Duration::from_secs(2));
+    through.url = primary.url_at(proxy.port).into();
+    let store = Arc::new(open(&through).await);
+    let senders = send(&store, 4);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(store.position().await.expect("a position") > 0, "nothing was sent before");
+
+    tokio::task::spawn_blocking(move || primary.crash()).await.expect("it crashes");
+    let error = store.admit(vec![push(1_000)], None).await.expect_err("there is no server");
+    assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+    // The name leads to the standby before that is the primary.
+    proxy.lead_to(standby.port());
+    let error = store.admit(vec![push(1_000)], None).await.expect_err("it may only be read");
+    assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+    assert!(error.to_string().contains("read-only standby"), "{error}");
+    let mut of_standby = options.clone();
+    of_standby.url = standby.url().into();
+    run_sql(&mut raw(&of_standby).await, "SELECT pg_promote()").await;
+    all_is_there(&store, senders).await;
+    // What replicas tell each other goes through the new primary, too.
+    let hearer = open(&through.clone().poll_interval(Duration::from_secs(3_600))).await;
+    hearer.woken(Stage::Match).await;
+    admit(&store, push(2_000)).await;
+    hearer.woken(Stage::Match).await;
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_when_there_is_room_again_it_goes_on() {
+    let Some(disk) = std::env::var_os("WORKFLOWS_TEST_SMALL_DISK") else {
+        // Around what captures the output of tests that pass.
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED a full disk: WORKFLOWS_TEST_SMALL_DISK names no small file system"
+        );
+        return;
+    };
+    let Some((server, options)) = own_server("a full disk", Durability::Full) else { return };
+    let disk = server.directory_in(Path::new(&disk));
+    let in_the_way = disk.with_extension("in-the-way");
+    std::fs::write(&in_the_way, vec![0; 2 << 20]).expect("two megabytes");
+    let mut db = raw(&options).await;
+    run_sql(&mut db, &format!("CREATE TABLESPACE small LOCATION '{}'", disk.display())).await;
+    run_sql(&mut db, "ALTER ROLE postgres SET default_tablespace = 'small'").await;
+    let store = open(&options).await;
+    let full = async {
+        for number in 0..10_000 {
+            store.admit(vec![large(number)], None).await?;
+        }
+        Ok::<_, crate::Error>(())
+    };
+    let error = full.await.expect_err("the disk is never full");
+    assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+    assert_eq!(error.message(), "the server's disk is full; free some space on it");
+    let before = events(&store).await;
+    let position = store.position().await.expect("a position");
+    assert_eq!(before.len(), usize::try_from(position).expect("a small number"));
+    // It was not the refused one's rows that took what was left.
+    store.admit(vec![large(20_000)], None).await.expect_err("there is no room");
+
+    std::fs::remove_file(&in_the_way).expect("it is in the way no more");
+    store.admit(vec![large(20_000)], None).await.expect("there is room again");
+    assert_eq!(events(&store).await.len(), before.len() + 1);
+    drop(store);
+    drop(server);
+    let _ = std::fs::remove_dir_all(&disk);
+}
+
+/// A push with a payload that does not get smaller by being compressed.
+fn large(number: u64) -> crate::Observation {
+    let mut state = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let bytes: Vec<u8> = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    })
+    .take(8_000)
+    .flatten()
+    .collect();
+    push(number).with_payload(Payload::new([("", ""); 0], bytes.into()))
+}
+
+type Sender = tokio::task::JoinHandle<Vec<Admitted>>;
+
+/// Sources that each send sixty pushes, one after the other, and what they were answered.
+fn send(store: &Arc<PostgresStore>, senders: usize) -> Vec<Sender> {
+    let send = |sender| {
+        let store = Arc::clone(store);
+        tokio::spawn(async move {
+            let mut answered = Vec::new();
+            for number in 0..60 {
+                let push = push_to(&format!("branch-{sender}"), number);
+                // A source that got no answer delivers again.
+                loop {
+                    match store.admit(vec![push.clone()], None).await {
+                        Ok(admitted) => {
+                            answered.extend(admitted);
+                            break;
+                        }
+                        Err(error) => {
+                            assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+                            tokio::time::sleep(Duration::from_millis(20)).await;
+                        }
+                    }
+                }
+            }
+            answered
+        })
+    };
+    (0..senders).map(send).collect()
+}
+
+/// What they sent is in the ledger, once, as they were answered.
+async fn all_is_there(store: &PostgresStore, senders: Vec<Sender>) {
+    let sent = 60 * senders.len();
     let mut answered = Vec::new();
     for sender in senders {
         answered.extend(sender.await.expect("the sender ends"));
     }
-    let stored = events(&store).await;
-    assert_eq!(stored.len(), 240);
+    let stored = events(store).await;
+    assert_eq!(stored.len(), sent);
     for event in answered.iter().filter_map(Admitted::event) {
         assert!(stored.contains(event), "an answered event is gone: {}", event.key);
     }
     let sequences: Vec<i64> = stored.iter().map(|event| event.sequence).collect();
-    assert_eq!(sequences, (1..=240).collect::<Vec<i64>>());
-    assert_eq!(store.position().await.expect("a position"), 240);
+    let sent = i64::try_from(sent).expect("a small number");
+    assert_eq!(sequences, (1..=sent).collect::<Vec<i64>>());
+    assert_eq!(store.position().await.expect("a position"), sent);
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ pub(super) enum Loss {
 #[derive(Debug)]
 pub(super) struct Proxy {
     pub(super) port: u16,
+    server: Arc<AtomicU16>,
     loss: Arc<AtomicU16>,
     losses: Arc<AtomicUsize>,
 }
@@ -36,12 +37,15 @@ impl Proxy {
     pub(super) async fn to(server: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
+        let server = Arc::new(AtomicU16::new(server));
+        let target = Arc::clone(&server);
         let loss = Arc::new(AtomicU16::new(Loss::None as u16));
         let losses = Arc::new(AtomicUsize::new(0));
         let (planned, counted) = (Arc::clone(&loss), Arc::clone(&losses));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (planned, counted) = (Arc::clone(&planned), Arc::clone(&counted));
+                let server = target.load(Ordering::SeqCst);
                 tokio::spawn(async move {
                     let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else {
                         return;
@@ -50,7 +54,12 @@ impl Proxy {
                 });
             }
         });
-        Self { port, loss, losses }
+        Self { port, server, loss, losses }
+    }
+
+    /// Connections that come from now on lead there.
+    pub(super) fn lead_to(&self, server: u16) {
+        self.server.store(server, Ordering::SeqCst);
     }
 
     /// Loses the next connection that comes to that point, once.
