@@ -38,8 +38,32 @@ pub(crate) async fn run(core: &Core, claim: &Claim) -> Result<Committed> {
         (RunState::Created | RunState::Running, Some(cancel)) if !cancel.delivered => {
             deliver_cancel(core, claim, &run, cancel.mode).await
         }
-        (RunState::Admitted, None) => create(core, claim, &run).await,
+        (RunState::Admitted, None) => {
+            let created = create(core, claim, &run).await;
+            if created.is_err() {
+                end_if_ended(core, &run).await;
+            }
+            created
+        }
         _ => core.commit(claim, Effects::default()).await,
+    }
+}
+
+/// Tells a run to end that this process may have created when it had ended already: a process that
+/// stood still for longer than its lease finds its claim given away, and its request may have gone
+/// out all the same.
+async fn end_if_ended(core: &Core, run: &Run) {
+    let told = async {
+        let now = core.store.run(&run.tenant, &run.key).await?;
+        if !now.is_none_or(|now| now.state.is_terminal()) {
+            return Ok(());
+        }
+        let run_there = sink_run(run);
+        let cancel = sink(core, run)?.cancel(&run_there, CancelMode::AtOnce);
+        core.call("cancel a run that has ended", cancel).await
+    };
+    if let Err(error) = told.await {
+        tracing::warn!(%error, run = %run.key, "it may have been created after it had ended");
     }
 }
 

@@ -187,13 +187,14 @@ impl Workers {
     }
 
     /// Works on a claim while keeping its lease. When the lease is lost or the drain is over, the
-    /// work is dropped where it stands: whoever has the claim next does it again.
+    /// work is dropped where it stands: whoever has the claim next does it again. A dispatch whose
+    /// lease is lost comes to its end, which is near and refused, to undo what it has done.
     async fn work(&self, claim: &Claim) -> Vec<Claim> {
         let stage = claim.work.stage;
         tokio::select! {
             biased;
             handled = stage::handle(&self.core, claim) => handled.next,
-            () = keep_lease(&self.core, claim) => {
+            () = lost_lease(&self.core, claim) => {
                 self.core.metrics.handled(stage, "lease_lost", SignedDuration::ZERO);
                 tracing::warn!(%stage, work = claim.lease.id, "a lease was lost");
                 Vec::new()
@@ -260,6 +261,14 @@ async fn sleep_until(core: &Core, instant: Option<Timestamp>) {
     match instant {
         Some(instant) => core.clock.sleep_until(instant).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Returns when the work on a claim is to be dropped because its lease was lost.
+async fn lost_lease(core: &Core, claim: &Claim) {
+    keep_lease(core, claim).await;
+    if claim.work.stage == Stage::Dispatch {
+        std::future::pending::<()>().await;
     }
 }
 

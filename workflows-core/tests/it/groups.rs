@@ -5,8 +5,8 @@ use std::{ops::Range, sync::Arc};
 use workflows_core::{SharedClock, Store, conformance::groups, store::MemoryStore};
 
 /// Which histories are played over a store. `WORKFLOWS_GROUPS_SEED` plays the history of one seed
-/// alone, to look at a failure; `WORKFLOWS_GROUPS_TIMES` plays so many times as many: with 20, as in
-/// CI, they are ten thousand over all stores.
+/// alone, to look at a failure; `WORKFLOWS_GROUPS_TIMES` plays so many times as many: with 67 they are
+/// ten thousand over each database.
 fn seeds(usual: Range<u64>) -> Range<u64> {
     let number = |name: &str| {
         std::env::var(name).ok().map(|text| text.parse().expect("a whole number is set"))

@@ -227,6 +227,29 @@ async fn who_lost_the_lease_creates_nothing_a_second_time() {
 }
 
 #[tokio::test]
+async fn who_lost_the_lease_ends_what_it_created_after_the_run_had_ended() {
+    let world = World::new();
+    let run = world.plan(|_| {}).await;
+    let held = world.sink.hold_ensures();
+    let slow = world.another_engine();
+    let slow = tokio::spawn(async move { slow.step(Stage::Dispatch).await.unwrap() });
+    while world.sink.ensured().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    world.clock.advance(SECONDS(31));
+    world.order_cancel(&run, CancelMode::RunFinally).await;
+    world.idle().await;
+    assert_eq!(world.state(&run).await, RunState::Cancelled);
+
+    drop(held);
+    slow.await.unwrap();
+    assert_eq!(world.sink.creations(&run), 1);
+    assert_eq!(world.sink.cancels().last(), Some(&(run.clone(), CancelMode::AtOnce)));
+    assert!(world.sink.phase(&run).unwrap().is_terminal());
+    assert_eq!(world.state(&run).await, RunState::Cancelled);
+}
+
+#[tokio::test]
 async fn a_run_gets_a_credential_where_the_host_can_mint_one_and_the_ledger_never_has_it() {
     let world = World::new();
     let run = world.plan(|_| {}).await;
