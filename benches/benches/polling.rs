@@ -55,12 +55,12 @@ const LARGE: usize = 20_000;
 const BEGIN: i64 = 1_800_000_000;
 /// How long it goes on, and from when on it is measured: by then everything was looked at. The first
 /// look at a repository is two calls that count, and of those GitHub allows 5,000 an hour.
-const MINUTES: i64 = 480;
-const SETTLED: i64 = 360;
+const MINUTES: i64 = 600;
+const SETTLED: i64 = 480;
 const TOKEN: &str = "a token";
 
 /// How often something happens in a repository, ten to thirteen minutes; in the others nothing does.
-/// Each time it is three calls that count: the pull requests, and the comments of two kinds.
+/// Each time it is one call that counts, for the pull requests; the comments are the same as before.
 fn every(number: u64) -> Option<i64> {
     number.is_multiple_of(ACTIVE).then(|| 600 + i64::try_from(number / ACTIVE).unwrap_or(0))
 }
@@ -300,12 +300,17 @@ struct Looks {
     failed: AtomicU64,
     /// When each repository was looked at last, and the longest time between two looks.
     last: Mutex<(HashMap<String, Timestamp>, SignedDuration)>,
+    /// When the last one was looked at for the first time, in seconds.
+    all_at: AtomicI64,
 }
 
 impl ProgressSink for Looks {
     fn succeeded(&self, _: &SourceName, what: &str, at: Timestamp) {
         let mut last = self.last.lock().expect("the looks");
         let before = last.0.insert(what.to_owned(), at);
+        if before.is_none() {
+            self.all_at.store(at.as_second(), Ordering::SeqCst);
+        }
         if let Some(before) = before
             && at.as_second() >= BEGIN + SETTLED * 60
         {
@@ -407,6 +412,9 @@ async fn poll() {
         .filter_map(every)
         .map(|every| (end - 60) / every - (begin - 1) / every)
         .sum();
+    let all_after = (looks.all_at.load(Ordering::SeqCst) - BEGIN) / 60;
+    let all = looks.last.lock().expect("the looks").0.len();
+    println!("looked at for the first time: {all}, the last one after {all_after} minutes");
     let looks = (looks.failed.load(Ordering::SeqCst), looks.last.lock().expect("the looks").1);
     println!("{REPOSITORIES} repositories, one in {ACTIVE} active, {MINUTES} minutes");
     println!("GitHub: {}", other_side.told().await);

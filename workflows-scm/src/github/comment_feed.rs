@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt, future, stream, stream::BoxStream};
+use futures::{
+    StreamExt, TryStreamExt, future,
+    stream::{self, BoxStream},
+};
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use workflows_core::{
     Result,
     event::Comment,
@@ -16,9 +19,9 @@ use super::{
     connection::GitHubRepository,
     pull_request::{Account, GHOST},
 };
-use crate::rest::{Priority, Route};
+use crate::rest::Priority;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Written {
     id: u64,
     #[serde(default)]
@@ -63,26 +66,52 @@ impl Written {
     }
 }
 
+/// So many of the newest comments are asked for first. Most changes of a pull request are no comment,
+/// and GitHub says for nothing that those are the same as before.
+const FEW: u32 = 5;
+
 /// Lists the repository's comments in conversations and on lines, oldest change first
 /// (<https://docs.github.com/en/rest/issues/comments#list-issue-comments-for-a-repository>,
 /// <https://docs.github.com/en/rest/pulls/comments#list-review-comments-in-a-repository>). GitHub has
 /// no such list of reviews.
 impl CommentFeed for GitHubRepository {
     fn comments_since(&self, since: Timestamp) -> BoxStream<'_, Result<FoundComment>> {
-        let since = since.max(Timestamp::UNIX_EPOCH);
-        let listed = |route: Route, id: fn(u64) -> CommentId| {
-            let route = route
-                .query("sort", "updated")
-                .query("direction", "asc")
-                .query("per_page", 100)
-                .query("since", since);
-            self.client(Priority::Background)
-                .pages::<Written>("list comments", route)
-                .try_filter_map(move |one| future::ready(Ok(one.found(id))))
-        };
-        let in_conversations = listed(self.route(["issues", "comments"]), CommentId::Conversation);
-        let on_lines = listed(self.route(["pulls", "comments"]), CommentId::Line);
+        let in_conversations = self.listed("issues", since, CommentId::Conversation);
+        let on_lines = self.listed("pulls", since, CommentId::Line);
         stream::select(in_conversations, on_lines).boxed()
+    }
+}
+
+impl GitHubRepository {
+    fn listed(
+        &self,
+        of: &'static str,
+        since: Timestamp,
+        id: fn(u64) -> CommentId,
+    ) -> BoxStream<'_, Result<FoundComment>> {
+        const OPERATION: &str = "list comments";
+        let client = self.client(Priority::Background);
+        let by_change = |direction: &str, size: u32| {
+            self.route([of, "comments"])
+                .query("sort", "updated")
+                .query("direction", direction)
+                .query("per_page", size)
+        };
+        let newest = by_change("desc", FEW);
+        let all = by_change("asc", 100).query("since", since.max(Timestamp::UNIX_EPOCH));
+        let listed = async move {
+            let (mut few, are_more) = client.look_at_page::<Written>(OPERATION, &newest).await?;
+            let shown = few.len();
+            few.retain(|one| one.updated_at >= since);
+            if are_more && few.len() == shown {
+                return Ok(client.pages::<Written>(OPERATION, all));
+            }
+            Ok(stream::iter(few.into_iter().rev().map(Ok)).boxed())
+        };
+        stream::once(listed)
+            .try_flatten()
+            .try_filter_map(move |one| future::ready(Ok(one.found(id))))
+            .boxed()
     }
 }
 

@@ -31,8 +31,8 @@ impl PullRequests for GitHubRepository {
     /// page, and pushes others on, so that one can come twice. One that moved away from a page not
     /// yet read is found by the next reading, for its change is later than all that was seen.
     ///
-    /// Who looks again and again finds little that changed. So a few are asked for first, and the list
-    /// in large pages when those do not reach back far enough.
+    /// Who looks again and again finds little that changed. So a few are asked for first, always with
+    /// the same route, and the list in large pages when those do not reach back far enough.
     fn changed_since(&self, since: Option<Timestamp>) -> BoxStream<'_, Result<PullRequest>> {
         const OPERATION: &str = "list pull requests";
         let client = self.client(Priority::Background);
@@ -46,14 +46,12 @@ impl PullRequests for GitHubRepository {
         let is_asked_for =
             move |one: &PullRequest| since.is_none_or(|since| one.updated_at >= since);
         let listed = async move {
-            if since.is_some() {
-                let (few, are_more) =
-                    client.look_at_page::<PullRequestBody>(OPERATION, &of_size(FEW)).await?;
-                let few = few.into_iter().map(PullRequestBody::into_pull_request);
-                let few: Vec<PullRequest> = few.collect::<Result<_>>()?;
-                if !are_more || !few.iter().all(is_asked_for) {
-                    return Ok(stream::iter(few.into_iter().map(Ok)).boxed());
-                }
+            let (few, are_more) =
+                client.look_at_page::<PullRequestBody>(OPERATION, &of_size(FEW)).await?;
+            let few = few.into_iter().map(PullRequestBody::into_pull_request);
+            let few: Vec<PullRequest> = few.collect::<Result<_>>()?;
+            if !are_more || !few.iter().all(is_asked_for) {
+                return Ok(stream::iter(few.into_iter().map(Ok)).boxed());
             }
             let all = match since {
                 Some(_) => client.look_at_pages::<PullRequestBody>(OPERATION, of_size(100)),

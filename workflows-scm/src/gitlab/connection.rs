@@ -18,6 +18,7 @@ use workflows_core::{
 use super::{
     Project,
     api::{Api, Client},
+    group_listing::GroupListings,
     statuses::Place,
 };
 use crate::rest::{
@@ -34,6 +35,8 @@ pub(super) struct Seen {
     pub(super) people: Cache<Arc<str>, u64>,
     /// Payloads of deliveries, from their listing on.
     pub(super) deliveries: Cache<(Route, u64), DeliveredPayload>,
+    /// Merge requests that were read of several projects together.
+    pub(super) groups: GroupListings,
     /// Where statuses of a commit are shown.
     pub(super) places: Cache<(u64, CommitId), Arc<Place>>,
 }
@@ -51,6 +54,7 @@ impl Seen {
                 .weigher(|_: &(Route, u64), payload: &DeliveredPayload| weight(payload.body.len()))
                 .time_to_live(A_WHILE)
                 .build(),
+            groups: GroupListings::default(),
             places: Cache::builder().max_capacity(MANY).time_to_live(A_WHILE * 6).build(),
         }
     }

@@ -15,16 +15,14 @@ const LIST: &str = "list merge requests";
 /// So many are asked for first; what is read of so many is kept for each project that is polled.
 const FEW: u32 = 5;
 
-impl GitLabProject {
-    /// All merge requests, newest change first.
-    fn newest_first(&self, size: u32) -> Route {
-        self.route(["merge_requests"])
-            .query("scope", "all")
-            .query("state", "all")
-            .query("order_by", "updated_at")
-            .query("sort", "desc")
-            .query("per_page", size)
-    }
+/// All merge requests below a route, newest change first.
+pub(super) fn newest_first(route: Route, size: u32) -> Route {
+    route
+        .query("scope", "all")
+        .query("state", "all")
+        .query("order_by", "updated_at")
+        .query("sort", "desc")
+        .query("per_page", size)
 }
 
 #[async_trait]
@@ -48,22 +46,32 @@ impl PullRequests for GitLabProject {
     ///
     /// Who looks again and again finds little that changed. So a few are asked for first, always with
     /// the same route so that GitLab can say that nothing changed, and the list in large pages when
-    /// those do not reach back far enough.
+    /// those do not reach back far enough. Where several projects of a group are looked at, the group
+    /// is asked for all of them.
     fn changed_since(&self, since: Option<Timestamp>) -> BoxStream<'_, Result<PullRequest>> {
         let client = self.client(Priority::Background);
+        let of_size = |size| newest_first(self.route(["merge_requests"]), size);
         let is_asked_for =
             move |one: &MergeRequestBody| since.is_none_or(|since| one.updated_at.0 >= since);
         let listed = async move {
-            if since.is_some() {
-                let (few, are_more) =
-                    client.look_at_page::<MergeRequestBody>(LIST, &self.newest_first(FEW)).await?;
-                if !are_more || !few.iter().all(is_asked_for) {
-                    return Ok(stream::iter(few.into_iter().map(Ok)).boxed());
+            let groups = &self.seen.groups;
+            if let Some(since) = since
+                && let Some(found) = groups.changed_since(self, since).await?
+            {
+                return Ok(stream::iter(found.into_iter().map(Ok)).boxed());
+            }
+            let before = groups.latest(self).await;
+            let (few, are_more) =
+                client.look_at_page::<MergeRequestBody>(LIST, &of_size(FEW)).await?;
+            if !are_more || !few.iter().all(is_asked_for) {
+                if let Some(since) = since {
+                    groups.told(self, since, before, &few).await;
                 }
+                return Ok(stream::iter(few.into_iter().map(Ok)).boxed());
             }
             let all = match since {
-                Some(_) => client.look_at_pages(LIST, self.newest_first(100)),
-                None => client.pages(LIST, self.newest_first(100)),
+                Some(_) => client.look_at_pages(LIST, of_size(100)),
+                None => client.pages(LIST, of_size(100)),
             };
             Ok(all)
         };

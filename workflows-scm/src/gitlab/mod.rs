@@ -27,6 +27,7 @@ mod connection;
 mod deliveries;
 mod events;
 mod files;
+mod group_listing;
 mod history;
 mod hooks;
 mod merge_request;

@@ -2,6 +2,7 @@
 
 mod conformance;
 mod engine;
+mod group_listing;
 mod reading;
 mod scenarios;
 mod statuses;
