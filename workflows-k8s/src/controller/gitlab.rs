@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use workflows_core::{Error, Result};
+use async_trait::async_trait;
+use jiff::SignedDuration;
+use workflows_core::{Error, Result, SharedClock};
 use workflows_scm::gitlab::{GitLabCredentials, GitLabDriver};
 
-use super::kinds::{BuiltConnection, DescribedConnection, DriverKind};
+use super::kinds::{BuiltConnection, CredentialWatch, DescribedConnection, DriverKind};
 use crate::resources::Credentials;
 
 /// The kind `gitlab`: GitLab.com and self-managed GitLab, with a token or nothing.
@@ -53,7 +55,26 @@ impl DriverKind for GitLabKind {
             builder = builder.allow(pattern);
         }
         let driver = builder.build()?;
-        Ok(BuiltConnection::new(Arc::new(driver.clone()))
-            .with_deliveries(Arc::new(driver.deliveries()), GitLabDriver::useful_events()))
+        let built = BuiltConnection::new(Arc::new(driver.clone()))
+            .with_deliveries(Arc::new(driver.deliveries()), GitLabDriver::useful_events());
+        let has_token = spec.credentials.as_ref().is_some_and(|one| one.token.is_some());
+        if !has_token {
+            return Ok(built);
+        }
+        Ok(built.with_credential(Arc::new(Token { driver, clock: Arc::clone(&connection.clock) })))
+    }
+}
+
+#[derive(Debug)]
+struct Token {
+    driver: GitLabDriver,
+    clock: SharedClock,
+}
+
+#[async_trait]
+impl CredentialWatch for Token {
+    async fn warning(&self) -> Result<Option<String>> {
+        const SOON: SignedDuration = SignedDuration::from_hours(14 * 24);
+        Ok(self.driver.token().await?.warning(self.clock.now(), SOON))
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, fmt::Debug, sync::Arc};
 
+use async_trait::async_trait;
 use workflows_core::{
     ConnectionName, Notifier, NotifierName, Result, ScmDriver, SecretStore, SharedClock, Tenant,
     repo::DeliveryLog,
@@ -53,12 +54,34 @@ pub struct BuiltConnection {
     pub delivery_log: Option<Arc<dyn DeliveryLog>>,
     /// The host's names of the events that a hook is registered for.
     pub hook_events: BTreeSet<String>,
+    /// Who knows whether the credential goes on to be accepted.
+    pub credential: Option<Arc<dyn CredentialWatch>>,
+}
+
+/// Knows whether the credential of a connection goes on to be accepted.
+#[async_trait]
+pub trait CredentialWatch: Debug + Send + Sync + 'static {
+    /// What is wrong with it, or will be within two weeks: that it expires, for example. `None` when
+    /// nothing is. It is asked once in an hour, and shows in the object's condition
+    /// `CredentialValid`.
+    ///
+    /// # Errors
+    ///
+    /// `Denied` when the host does not accept it; anything else when the host cannot be asked, which is
+    /// tried again.
+    async fn warning(&self) -> Result<Option<String>>;
 }
 
 impl BuiltConnection {
     /// A connection without deliveries.
     pub fn new(driver: Arc<dyn ScmDriver>) -> Self {
-        Self { driver, deliveries: None, delivery_log: None, hook_events: BTreeSet::new() }
+        Self {
+            driver,
+            deliveries: None,
+            delivery_log: None,
+            hook_events: BTreeSet::new(),
+            credential: None,
+        }
     }
 
     /// Adds how the host delivers, and for which of its events a hook is registered.
@@ -77,6 +100,13 @@ impl BuiltConnection {
     #[must_use]
     pub fn with_delivery_log(mut self, log: Arc<dyn DeliveryLog>) -> Self {
         self.delivery_log = Some(log);
+        self
+    }
+
+    /// Adds who knows whether the credential goes on to be accepted.
+    #[must_use]
+    pub fn with_credential(mut self, watch: Arc<dyn CredentialWatch>) -> Self {
+        self.credential = Some(watch);
         self
     }
 }

@@ -30,6 +30,7 @@
 mod asks;
 mod builder;
 mod client;
+mod credential;
 #[cfg(feature = "git")]
 mod git;
 #[cfg(feature = "github")]
@@ -63,7 +64,10 @@ pub use self::github::GitHubKind;
 pub use self::gitlab::GitLabKind;
 pub use self::{
     builder::ControllerBuilder,
-    kinds::{BuiltConnection, DescribedConnection, DescribedNotifier, DriverKind, NotifierKind},
+    kinds::{
+        BuiltConnection, CredentialWatch, DescribedConnection, DescribedNotifier, DriverKind,
+        NotifierKind,
+    },
     policy::ClusterPolicy,
 };
 use self::{builder::Parts, objects::Objects, reconcile::Reconciler, sources::ConnectionSources};

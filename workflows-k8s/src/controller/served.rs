@@ -5,10 +5,15 @@ use std::{
     sync::Arc,
 };
 
-use workflows_core::{ConnectionName, Tenant};
+use jiff::Timestamp;
+use workflows_core::{ConnectionName, Result, Tenant};
 
-use super::{kinds::BuiltConnection, objects::Key};
-use crate::resources::ScmConnectionSpec;
+use super::{
+    client::KubeClient,
+    kinds::BuiltConnection,
+    objects::{Key, Kind, Object},
+};
+use crate::{error::from_kube, resources::ScmConnectionSpec};
 
 /// An ScmConnection that can be used.
 #[derive(Debug)]
@@ -26,6 +31,23 @@ pub(super) struct Usable {
 }
 
 impl Usable {
+    /// The object as it is now; `None` when it is another one by now, or is being deleted.
+    ///
+    /// # Errors
+    ///
+    /// As the API server says.
+    pub(super) async fn object(
+        &self,
+        client: &KubeClient,
+        now: Timestamp,
+    ) -> Result<Option<Object>> {
+        let (namespace, name) = &self.key;
+        let found = Kind::ScmConnection.of(client, namespace).get(name).await;
+        let found = found.map_err(|error| from_kube("read a connection", error, now))?;
+        let object = Object::keep(Kind::ScmConnection, found);
+        Ok((object.uid == self.uid && object.deleted_at.is_none()).then_some(object))
+    }
+
     /// The repositories that it names without a pattern.
     pub(super) fn literal_repositories(&self) -> impl Iterator<Item = &str> {
         self.spec.repositories.iter().map(String::as_str).filter(|name| {

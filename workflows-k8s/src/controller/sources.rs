@@ -24,13 +24,12 @@ use workflows_scm::{
 
 use super::{
     client::KubeClient,
-    hooks,
-    objects::{Kind, Object},
+    credential, hooks,
     served::{Served, ServedMap},
     statuses::{Statuses, Verdict},
     webhooks::Receivers,
 };
-use crate::{error::from_kube, resources::HookRegistration};
+use crate::resources::HookRegistration;
 
 /// How often a host's log of deliveries is looked at.
 const SWEEP_EVERY: SignedDuration = SignedDuration::from_mins(5);
@@ -155,6 +154,17 @@ impl ConnectionSources {
                 let leader = self.leader.clone();
                 tasks.spawn(async move { registrar.run(context, leader, stop).await });
             }
+        }
+        if *tenant == connection.owner
+            && let Some(watch) = connection.built.credential.clone()
+        {
+            let (client, statuses) = (self.client.clone(), Arc::clone(&self.statuses));
+            let (connection, clock) = (Arc::clone(connection), Arc::clone(&context.clock));
+            let (leader, stop) = (self.leader.clone(), stop.clone());
+            tasks.spawn(async move {
+                let look = || credential::watch(&client, &statuses, &connection, &watch, &clock);
+                while_leading(look, leader, stop).await;
+            });
         }
         match pollers(served) {
             Ok(pollers) => led.extend(pollers),
@@ -297,6 +307,25 @@ async fn run_while_leading(
     }
 }
 
+/// Does what has no end while this replica leads.
+async fn while_leading<F: Future<Output = ()>>(
+    work: impl Fn() -> F,
+    mut leader: watch::Receiver<bool>,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            leads = leader.wait_for(|leads| *leads) => if leads.is_err() { return },
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = work() => return,
+            () = loses(&mut leader) => {}
+        }
+    }
+}
+
 /// Waits until another replica leads. Who hears no more of it leads on.
 async fn loses(leader: &mut watch::Receiver<bool>) {
     if leader.wait_for(|leads| !*leads).await.is_err() {
@@ -377,15 +406,8 @@ impl HookRegistrar {
     /// Has the object wait for its hooks when it is deleted, has it name the repositories, and only
     /// then registers.
     async fn register(&self, context: &SourceContext, wanted: &BTreeSet<String>) -> Result<()> {
-        let (namespace, name) = &self.connection.key;
-        let api = Kind::ScmConnection.of(&self.client, namespace);
-        let found = api.get(name).await;
-        let found =
-            found.map_err(|error| from_kube("read a connection", error, context.clock.now()))?;
-        let object = Object::keep(Kind::ScmConnection, found);
-        if object.uid != self.connection.uid || object.deleted_at.is_some() {
-            return Ok(());
-        }
+        let object = self.connection.object(&self.client, context.clock.now()).await?;
+        let Some(object) = object else { return Ok(()) };
         if !object.finalizers.iter().any(|one| one == hooks::FINALIZER) {
             hooks::set_finalizer(&self.client, &object, true, context.clock.now()).await?;
         }

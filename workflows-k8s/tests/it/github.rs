@@ -12,7 +12,7 @@ use crate::{
     world::TEAM,
 };
 
-const WORKFLOW: &str = "
+pub(crate) const WORKFLOW: &str = "
 apiVersion: workflows.tekton.dev/v1alpha1
 kind: Workflow
 metadata: { name: ci }
@@ -28,7 +28,7 @@ spec:
 ";
 
 /// Waits for what a host comes to show.
-async fn until<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     loop {
         if let Some(found) = find() {
@@ -72,12 +72,12 @@ async fn with_app(platform: &Platform) -> (Hub, RepoHandle) {
     (hub, repo)
 }
 
-fn run_at(platform: &Platform, commit: &str) -> Option<Value> {
+pub(crate) fn run_at(platform: &Platform, commit: &str) -> Option<Value> {
     let is_at = |run: &&Value| run["spec"]["params"][0]["value"] == commit;
     platform.tekton.runs().iter().find(is_at).cloned()
 }
 
-fn name(run: &Value) -> String {
+pub(crate) fn name(run: &Value) -> String {
     run["metadata"]["name"].as_str().unwrap().to_owned()
 }
 

@@ -10,6 +10,8 @@ mod credentials;
 mod definitions;
 #[cfg(feature = "github")]
 mod github;
+#[cfg(all(feature = "github", feature = "gitlab"))]
+mod gitlab;
 mod lease;
 #[cfg(feature = "controller")]
 mod platform;
