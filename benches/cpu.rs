@@ -9,7 +9,16 @@ use std::time::Duration;
 ///
 /// Where there is no `/proc`.
 pub fn spent() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+    spent_by(std::process::id())
+}
+
+/// The time that a process has had on processors, likewise.
+///
+/// # Panics
+///
+/// Where there is no `/proc`, or no such process in it.
+pub fn spent_by(process: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("Linux");
     // The name of the program, in brackets, may hold anything.
     let (_, numbers) = stat.rsplit_once(')').expect("the name");
     let ticks = |place: usize| -> u64 {
