@@ -71,12 +71,22 @@ pub struct ExistingRun {
     pub handle: Arc<str>,
     /// As [`EnsuredRun::link`].
     pub link: Option<String>,
+    /// The credential that it was given last, where the sink still has it: by its end it is known when
+    /// to renew it, and by its text what to keep out of logs.
+    pub credential: Option<CloneCredential>,
 }
 
 impl ExistingRun {
-    /// A run without a link.
+    /// A run without a link and without a credential.
     pub fn new(pipeline_run: Value, handle: impl Into<Arc<str>>) -> Self {
-        Self { pipeline_run, handle: handle.into(), link: None }
+        Self { pipeline_run, handle: handle.into(), link: None, credential: None }
+    }
+
+    /// Adds the credential that it was given.
+    #[must_use]
+    pub fn with_credential(mut self, credential: Option<CloneCredential>) -> Self {
+        self.credential = credential;
+        self
     }
 }
 

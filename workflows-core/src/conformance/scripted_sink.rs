@@ -384,8 +384,12 @@ impl RunSink for ScriptedSink {
             .runs
             .values()
             .map(|run| {
-                let handle = format!("scripted/{}", run.request.name);
-                Ok(ExistingRun::new((*run.request.pipeline_run).clone(), handle))
+                let RunRequest { key, name, pipeline_run, credential, .. } = &run.request;
+                let mut renewed = script.renewed.iter().rev();
+                let renewed = renewed.find(|(of, _)| of == key).map(|(_, renewed)| renewed);
+                let existing =
+                    ExistingRun::new((**pipeline_run).clone(), format!("scripted/{name}"));
+                Ok(existing.with_credential(renewed.or(credential.as_ref()).cloned()))
             })
             .collect();
         futures::stream::iter(existing).boxed()

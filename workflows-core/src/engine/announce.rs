@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 
-use super::core::Core;
+use super::{core::Core, run_identity::ADOPTED};
 use crate::{
     AttemptId, DeliveryKey, Event, EventKey, NotifierName, Result, Run, RunKey, RunState, RunView,
     Tenant, Transition, WorkflowId, hash_of,
@@ -23,6 +23,8 @@ struct Subject<'a> {
     event: &'a EventKey,
     notify: &'a [Notification],
     view: RunView,
+    /// Whether somebody may have been told before of whom the ledger does not know.
+    may_have_reached: bool,
 }
 
 /// Tells those who asked about a transition of a run. `which` tells apart those of one transition
@@ -48,6 +50,7 @@ pub(crate) async fn announce(
         event: &run.event,
         notify: &run.notify,
         view,
+        may_have_reached: run.remarks.contains_key(ADOPTED),
     };
     tell(core, &subject, transition, which, effects).await
 }
@@ -84,8 +87,14 @@ impl NoRun<'_> {
         view.reference = event.head.as_ref().map(|head| Arc::clone(&head.reference));
         view.pull_request = event.pull_request.as_ref().map(|one| one.number);
         view.message = why;
-        let subject =
-            Subject { tenant: &event.tenant, run: &key, event: &event.key, notify: &notify, view };
+        let subject = Subject {
+            tenant: &event.tenant,
+            run: &key,
+            event: &event.key,
+            notify: &notify,
+            view,
+            may_have_reached: false,
+        };
         tell(core, &subject, transition, "", effects).await
     }
 }
@@ -180,7 +189,7 @@ fn notification(
         view: subject.view.clone(),
         state: NotificationState::Pending,
         attempts: 0,
-        may_have_reached: false,
+        may_have_reached: subject.may_have_reached,
         result: None,
         created_at: core.clock.now(),
         tried_at: None,

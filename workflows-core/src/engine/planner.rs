@@ -193,10 +193,13 @@ impl Planning<'_> {
         let groups = candidate.loaded.groups(candidate.id, candidate.trigger, &values);
         let groups = groups.map_err(|error| failed("concurrency", error))?;
         let status_context = context(core, workflow, candidate.trigger);
+        let notify = told(core, event, workflow);
         let shown = Shown {
             definition: candidate.loaded.digest(),
             status_context: &status_context,
             groups: &groups,
+            notify: &notify,
+            retention: spec.retention.as_ref(),
         };
         let identity = RunIdentity::of(core, event, attempt, candidate, &self.key, &name, &shown);
         identity.put_on(&mut pipeline_run);
@@ -249,7 +252,7 @@ impl Planning<'_> {
             secrets: Vec::new(),
             credential_until: None,
             remarks: self.remarks(delay.as_ref()),
-            notify: told(core, event, workflow),
+            notify,
             status_context: Some(status_context),
             retention: spec.retention.clone(),
             facts,

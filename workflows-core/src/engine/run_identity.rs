@@ -6,16 +6,21 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use super::{core::Core, planner::Candidate};
+use super::{core::Core, masking::fingerprints, planner::Candidate};
 use crate::{
     AttemptId, Event, EventKey, RepoRef, Run, RunKey, RunState, SinkName, Tenant, WorkflowId,
     event::Revision,
     run::{GroupMembership, Origin},
     sink::ExistingRun,
+    workflow::{Notification, Retention},
 };
 
 /// The prefix of the labels and annotations that say what a run is for.
 pub(crate) const DOMAIN: &str = "workflows.tekton.dev";
+
+/// The longest text that says whom a run tells: annotations are handed on to tasks and pods, and all
+/// of an object's together have a limit.
+const LONGEST_NOTIFY: usize = 16 * 1024;
 
 /// The remark on runs that a ledger was rebuilt from.
 pub(super) const ADOPTED: &str = "adopted";
@@ -28,6 +33,10 @@ pub(super) struct Shown<'a> {
     pub(super) status_context: &'a str,
     /// Its concurrency groups.
     pub(super) groups: &'a [GroupMembership],
+    /// Whom it tells.
+    pub(super) notify: &'a [Notification],
+    /// How much of its workflow's history is kept.
+    pub(super) retention: Option<&'a Retention>,
 }
 
 /// What a PipelineRun carries so that it can be told whose it is, whatever the ledger knows.
@@ -75,6 +84,15 @@ impl RunIdentity {
         annotate("status", shown.status_context);
         if !shown.groups.is_empty() {
             annotate("groups", &json!(shown.groups).to_string());
+        }
+        if !shown.notify.is_empty() {
+            let notify = json!(shown.notify).to_string();
+            if notify.len() <= LONGEST_NOTIFY {
+                annotate("notify", &notify);
+            }
+        }
+        if let Some(retention) = shown.retention {
+            annotate("retention", &json!(retention).to_string());
         }
         let host = core.connections.get(tenant, &repo.connection);
         let archived = match host {
@@ -131,7 +149,7 @@ impl RunIdentity {
 }
 
 /// The run of which a PipelineRun tells that it is its; `None` when it tells of none, or of one whose
-/// key is another's. What it does not tell is left out: who is told of its end, how long it is kept.
+/// key is another's. What it does not tell is left out.
 pub(super) fn read(sink: &SinkName, existing: ExistingRun, now: Timestamp) -> Option<Run> {
     let metadata = &existing.pipeline_run["metadata"];
     let told = |name: &str| metadata["annotations"][format!("{DOMAIN}/{name}")].as_str();
@@ -149,6 +167,9 @@ pub(super) fn read(sink: &SinkName, existing: ExistingRun, now: Timestamp) -> Op
         return None;
     }
     let groups = told("groups").and_then(|groups| serde_json::from_str(groups).ok());
+    let notify = told("notify").filter(|notify| notify.len() <= LONGEST_NOTIFY);
+    let notify = notify.and_then(|notify| serde_json::from_str(notify).ok());
+    let credential = existing.credential.as_ref();
     Some(Run {
         key,
         version: 0,
@@ -182,12 +203,12 @@ pub(super) fn read(sink: &SinkName, existing: ExistingRun, now: Timestamp) -> Op
         tasks: Vec::new(),
         results: Vec::new(),
         failure: None,
-        secrets: Vec::new(),
-        credential_until: None,
+        secrets: credential.map(fingerprints).unwrap_or_default(),
+        credential_until: credential.and_then(|credential| credential.expires_at),
         remarks: BTreeMap::from([(ADOPTED.to_owned(), "the ledger was rebuilt".to_owned())]),
-        notify: Vec::new(),
+        notify: notify.unwrap_or_default(),
         status_context: told("status").map(Into::into),
-        retention: None,
+        retention: told("retention").and_then(|retention| serde_json::from_str(retention).ok()),
         facts: Vec::new(),
         judged_by: BTreeMap::new(),
         created_at: now,

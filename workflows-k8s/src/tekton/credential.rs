@@ -132,6 +132,34 @@ pub(super) async fn own(secrets: &Api<Secret>, run: &Handle, now: Timestamp) -> 
     }
 }
 
+/// The credential that a run was given last; `None` when it has none, or nobody here may see it.
+pub(super) async fn given(
+    secrets: &Api<Secret>,
+    run: &str,
+    key: &RunKey,
+    now: Timestamp,
+) -> Result<Option<CloneCredential>> {
+    match secrets.get_opt(&secret_name(run)).await {
+        Ok(secret) => Ok(secret.and_then(|secret| credential_in(&secret, key))),
+        // Where no credentials are minted, none need be seen.
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
+        Err(error) => Err(from_kube("read a run's credential", error, now)),
+    }
+}
+
+fn credential_in(secret: &Secret, key: &RunKey) -> Option<CloneCredential> {
+    let annotations = secret.annotations();
+    if annotations.get(RUN_KEY).map(String::as_str) != Some(key.as_str()) {
+        return None;
+    }
+    let text = |name: &str| std::str::from_utf8(&secret.data.as_ref()?.get(name)?.0).ok();
+    Some(CloneCredential {
+        username: text("username")?.into(),
+        token: text("token")?.into(),
+        expires_at: annotations.get(EXPIRES_AT).and_then(|at| at.parse().ok()),
+    })
+}
+
 /// Removes the Secret of a run that is not created after all.
 pub(super) async fn remove(secrets: &Api<Secret>, run: &str, now: Timestamp) -> Result<()> {
     match secrets.delete(&secret_name(run), &DeleteParams::default()).await {

@@ -7,7 +7,7 @@ use serde_json::json;
 use workflows_core::{Result, sink::ExistingRun};
 
 use super::{
-    TektonSink,
+    TektonSink, credential,
     identity::{RUN, run_of},
     read,
     status::PipelineRun,
@@ -25,7 +25,7 @@ pub(super) fn existing(
     stream::iter(places).flat_map(move |place| {
         let sink = sink.clone();
         objects(sink.clone(), place)
-            .try_filter_map(move |object| std::future::ready(existing_run(&sink, &object)))
+            .try_filter_map(move |object| existing_run(sink.clone(), object))
     })
 }
 
@@ -49,11 +49,11 @@ fn objects(
     pages.try_flatten()
 }
 
-fn existing_run(sink: &TektonSink, object: &DynamicObject) -> Result<Option<ExistingRun>> {
+async fn existing_run(sink: TektonSink, object: DynamicObject) -> Result<Option<ExistingRun>> {
+    let Some((tenant, key)) = run_of(&object) else { return Ok(None) };
     // A tenant's runs are where its namespace is: what somebody wrote elsewhere is not its.
-    let is_its = run_of(object)
-        .is_some_and(|(tenant, _)| Some(sink.namespaces.of(&tenant)) == object.namespace());
-    let ended_at = read::<PipelineRun>(object)?.ended_at();
+    let is_its = Some(sink.namespaces.of(&tenant)) == object.namespace();
+    let ended_at = read::<PipelineRun>(&object)?.ended_at();
     let is_recent = ended_at.is_none_or(|at| sink.now().duration_since(at) < RECENT);
     if !is_its || !is_recent {
         return Ok(None);
@@ -66,8 +66,11 @@ fn existing_run(sink: &TektonSink, object: &DynamicObject) -> Result<Option<Exis
         },
         "spec": object.data["spec"],
     });
-    let ensured = sink.ensured(false, &sink.handle(object)?);
+    let handle = sink.handle(&object)?;
+    let ensured = sink.ensured(false, &handle);
     let mut existing = ExistingRun::new(pipeline_run, ensured.handle);
     existing.link = ensured.link;
-    Ok(Some(existing))
+    let secrets = sink.secrets(&handle.namespace);
+    let given = credential::given(&secrets, &handle.name, &key, sink.now()).await?;
+    Ok(Some(existing.with_credential(given)))
 }

@@ -308,8 +308,19 @@ async fn a_ledger_that_is_lost_is_rebuilt_from_the_runs() {
     let platform = Platform::start().await;
     let repo = platform.scm.create("acme/api");
     platform.connect(|_| {}).await;
-    platform.apply("workflows", &workflow("ci", |_| {})).await;
+    let log = json!({
+        "apiVersion": "workflows.tekton.dev/v1alpha1", "kind": "Notifier",
+        "metadata": {"name": "log"}, "spec": {"type": "log"},
+    });
+    platform.apply("notifiers", &log).await;
+    let ci = workflow("ci", |spec| {
+        spec["notify"] = json!([{"notifier": "log", "on": ["succeeded"]}]);
+        spec["retention"] = json!({"runs": 7});
+    });
+    platform.apply("workflows", &ci).await;
     platform.ready("Workflow", "ci", "Registered").await;
+    let minted_until = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
+    platform.scm.credentials_end_at(minted_until);
     platform.hears(repo.push("alice", "main", &[("a", "1")])).await;
     let run = platform.run_of("ci").await;
     let name = run["metadata"]["name"].as_str().unwrap();
@@ -325,10 +336,16 @@ async fn a_ledger_that_is_lost_is_rebuilt_from_the_runs() {
             }
         }
     });
-    assert_eq!(&*known.await.expect("the run is known again").name, name);
+    let known = known.await.expect("the run is known again");
+    assert_eq!(&*known.name, name);
+    assert_eq!(known.retention.and_then(|retention| retention.runs), Some(7));
+    assert_eq!(known.credential_until, Some(minted_until));
     platform.tekton.finish(TEAM, name, true);
     let (state, _) = wait_for_status(&platform, &repo, &repo.head("main"), "workflows/ci").await;
     assert_eq!(state, StatusState::Success);
+    let told = workflows_core::store::DeliveryQuery::of(crate::world::tenant());
+    let told = platform.handle.notifications(told).await.unwrap().items;
+    assert_eq!(told.len(), 1, "the log is told of its end");
     assert_eq!(platform.tekton.runs().len(), 1);
     platform.stop().await;
 }

@@ -1,10 +1,12 @@
 //! The Secret of a run that holds its clone credential.
 
 use data_encoding::BASE64;
+use futures::TryStreamExt;
 use jiff::SignedDuration;
+use secrecy::ExposeSecret;
 use serde_json::Value;
 use workflows_core::{
-    CloneCredential, ErrorKind, RunSink,
+    Clock, CloneCredential, ErrorKind, RunSink,
     sink::{GivenCredential, RunRequest},
 };
 use workflows_kube_standin::{Fault, Refusal, Resource};
@@ -86,6 +88,54 @@ async fn it_is_renewed_while_the_run_lives() {
     world.sink.renew(&run, &given("third")).await.unwrap();
     let kept = secret(&world, "ci-1-git").unwrap();
     assert_eq!(text(&kept, "token"), "second", "a run that has ended needs none");
+}
+
+#[tokio::test]
+async fn a_run_that_is_found_has_the_credential_that_it_was_given_last() {
+    let world = World::new().await;
+    let end = world.clock.now() + SignedDuration::from_hours(1);
+    for (name, token, until) in [("ci-1", "first", None), ("ci-1", "second", Some(end))] {
+        let mut request = with_credential(name, token);
+        request.credential.as_mut().unwrap().expires_at = until;
+        world.sink.ensure(&request).await.unwrap();
+    }
+    world.sink.ensure(&request("ci-2")).await.unwrap();
+    // One that has the name of a run's, and is not its.
+    world.sink.ensure(&with_credential("ci-3", TOKEN)).await.unwrap();
+    let foreign =
+        serde_json::json!({"metadata": {"annotations": {"workflows.tekton.dev/run-key": "x"}}});
+    let secrets: kube::Api<k8s_openapi::api::core::v1::Secret> =
+        kube::Api::namespaced(world.cluster.client(), TEAM);
+    let patch = kube::api::Patch::Merge(&foreign);
+    secrets.patch("ci-3-git", &kube::api::PatchParams::default(), &patch).await.unwrap();
+
+    let existing: Vec<_> = world.sink.existing().try_collect().await.unwrap();
+    let given = |name: &str| {
+        let is_it =
+            |one: &&workflows_core::sink::ExistingRun| one.pipeline_run["metadata"]["name"] == name;
+        existing.iter().find(is_it).expect("it is found").credential.as_ref()
+    };
+    let found = given("ci-1").expect("it has one");
+    assert_eq!((&*found.username, found.token.expose_secret()), ("x-access-token", "second"));
+    assert_eq!(found.expires_at, Some(end));
+    assert!(given("ci-2").is_none());
+    assert!(given("ci-3").is_none());
+    assert!(!format!("{existing:?}").contains("second"), "a token shows in Debug");
+}
+
+#[tokio::test]
+async fn a_program_that_may_see_no_secrets_finds_its_runs_all_the_same() {
+    let world = World::stand_in("a request is refused").await;
+    world.sink.ensure(&request("ci-1")).await.unwrap();
+    let refusal =
+        || Fault::Refused(Refusal::new(403, "Forbidden", "secrets is forbidden", Value::Null));
+    world.cluster.fail("GET /api/v1/namespaces/team-a/secrets", 1, refusal());
+    let existing: Vec<_> = world.sink.existing().try_collect().await.unwrap();
+    assert_eq!(existing.len(), 1);
+    // What passes is another matter.
+    world.cluster.fail("GET /api/v1/namespaces/team-a/secrets", 1, Fault::unavailable());
+    let found: Result<Vec<_>, _> = world.sink.existing().try_collect().await;
+    assert_eq!(found.unwrap_err().kind(), ErrorKind::Transient);
 }
 
 #[tokio::test]

@@ -2,33 +2,41 @@
 
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 use workflows_core::{
-    Engine, RunPhase, RunState, Store, Tenant,
+    Clock, Engine, RunPhase, RunState, Store, Tenant, Transition,
     conformance::ScriptedSink,
+    engine::ConnectionOptions,
     repo::StatusState,
     store::{MemoryStore, RunQuery},
 };
 
-use super::world::{World, workflow};
+use super::{
+    notify::Recorder,
+    world::{World, workflow},
+};
 
 /// An engine with a ledger that knows nothing, at the same host and sink.
 struct Anew {
     store: Arc<MemoryStore>,
     engine: Engine,
+    team: Recorder,
 }
 
 impl Anew {
     fn of(world: &World) -> Self {
         let store = Arc::new(MemoryStore::new(Arc::new(world.clock.clone())));
+        let team = Recorder::default();
         let engine = Engine::builder()
             .store(store.clone())
             .clock(Arc::new(world.clock.clone()))
             .connection(world.scm.connection(), Arc::new(world.scm.clone()))
             .sink("sink", Arc::new(world.sink.clone()))
+            .notifier("team", Arc::new(team.clone()))
             .build()
             .unwrap();
-        Self { store, engine }
+        Self { store, engine, team }
     }
 
     /// Starts it, and stops it when it has done what is to be done at a start.
@@ -103,6 +111,65 @@ async fn runs_under_way_are_known_again_and_their_statuses_come_to_an_end() {
     // Once is enough, and another start changes nothing.
     anew.starts().await;
     assert_eq!(anew.runs().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_run_that_is_known_again_tells_whom_it_told_and_is_kept_as_long_and_may_clone() {
+    let ci = workflow(
+        "ci",
+        "\n  triggers: [{ name: push, on: push }]\n  \
+         notify: [{ notifier: team, on: [succeeded], filter: run.workflow == 'ci' }]\n  \
+         retention: { runs: 1 }",
+    );
+    let told = Recorder::default();
+    let world = World::built(&ci, ConnectionOptions::default(), |builder| {
+        builder.notifier("team", Arc::new(told.clone()))
+    });
+    let minted_until = world.clock.now() + SignedDuration::from_hours(1);
+    world.scm.credentials_end_at(minted_until);
+    world.hears(world.repo.push("alice", "main", &[("a", "1")])).await;
+    let before = world.runs().await.remove(0);
+    assert_eq!(before.credential_until, Some(minted_until));
+
+    let anew = Anew::of(&world);
+    anew.starts().await;
+    let known = anew.runs().await.remove(0);
+    assert_eq!((&before.notify, &before.retention), (&known.notify, &known.retention));
+    assert_eq!(before.credential_until, known.credential_until);
+    assert_eq!(before.secrets, known.secrets, "what it was given is kept out of its logs");
+    assert!(!known.secrets.is_empty());
+
+    // Its credential is renewed before it ends.
+    let renewed_until = minted_until + SignedDuration::from_hours(1);
+    world.scm.credentials_end_at(renewed_until);
+    world.clock.advance(SignedDuration::from_mins(50));
+    anew.engine.run_until_idle().await.unwrap();
+    let renewed = world.sink.renewed();
+    assert_eq!(renewed.len(), 1);
+    assert_eq!((&renewed[0].0, renewed[0].1.expires_at), (&before.key, Some(renewed_until)));
+
+    // Whoever it would have told is told of its end, and that this may not be the first time.
+    world.sink.set_phase(&before.key, RunPhase::Succeeded);
+    world.clock.advance(SignedDuration::from_secs(31));
+    anew.engine.run_until_idle().await.unwrap();
+    let of_end = anew.team.told();
+    assert_eq!(of_end.len(), 1);
+    assert_eq!((of_end[0].transition, of_end[0].may_have_reached), (Transition::Succeeded, true));
+    assert!(told.told().is_empty());
+
+    // The newest run is the one that is kept.
+    let newer = world.repo.push("alice", "main", &[("a", "2")]);
+    anew.store.admit(vec![newer], None).await.unwrap();
+    anew.engine.run_until_idle().await.unwrap();
+    let newest = anew.runs().await.remove(0);
+    assert_eq!(newest.commit, Some(world.repo.head("main")));
+    world.sink.set_phase(&newest.key, RunPhase::Succeeded);
+    world.clock.advance(SignedDuration::from_secs(31));
+    anew.engine.run_until_idle().await.unwrap();
+    assert!(!anew.team.told()[1].may_have_reached, "it is the first time");
+    anew.engine.prune().await.unwrap();
+    let kept: Vec<_> = anew.runs().await.into_iter().map(|run| run.key).collect();
+    assert_eq!(kept, [newest.key]);
 }
 
 #[tokio::test]

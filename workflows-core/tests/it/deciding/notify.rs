@@ -13,10 +13,10 @@ use super::world::{World, workflow};
 
 /// Keeps what it was told.
 #[derive(Debug, Clone, Default)]
-struct Recorder(Arc<Mutex<Vec<NotificationView>>>);
+pub(super) struct Recorder(Arc<Mutex<Vec<NotificationView>>>);
 
 impl Recorder {
-    fn told(&self) -> Vec<NotificationView> {
+    pub(super) fn told(&self) -> Vec<NotificationView> {
         self.0.lock().unwrap().clone()
     }
 
