@@ -51,6 +51,7 @@ pub fn router(engine: EngineHandle, access: Arc<dyn Access>) -> Router {
         .route("/events", get(queries::events))
         .route("/explain", get(queries::explain))
         .route("/replay", post(queries::replay))
+        .route("/simulate", post(queries::simulate))
         .route("/approvals", post(commands::approve))
         .route("/workflows/{workflow}/hold", post(commands::hold))
         .route("/workflows/{workflow}/release", post(commands::release))

@@ -8,7 +8,8 @@ use super::{
     views::{
         ApproveRequest, CancelRequest, ClearRequest, EventView, ExplanationView, HealthView,
         HoldRequest, NotificationView, Page, ReplayRequest, ReplayView, ResendRequest,
-        RunScheduleRequest, RunView, ScheduleView, SubmitRequest, WholeRun,
+        RunScheduleRequest, RunView, ScheduleView, SimulateRequest, SimulationView, SubmitRequest,
+        WholeRun,
     },
 };
 
@@ -108,6 +109,14 @@ fn paths_of(schemas: &mut SchemaGenerator) -> Vec<(&'static str, Value)> {
                 "summary": "What would have run for recorded events with other workflows. Nothing is created.",
                 "requestBody": body::<ReplayRequest>(schemas),
                 "responses": answers::<Vec<ReplayView>>(schemas, "200"),
+            }}),
+        ),
+        (
+            "/v1/namespaces/{namespace}/simulate",
+            json!({"post": {
+                "summary": "What would run if something happened. Nothing is created.",
+                "requestBody": body::<SimulateRequest>(schemas),
+                "responses": answers::<SimulationView>(schemas, "200"),
             }}),
         ),
         (

@@ -1,6 +1,6 @@
 //! What is only read.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -12,9 +12,11 @@ use axum::{
 use serde::Deserialize;
 use serde_json::Value;
 use workflows_core::{
-    LogRef, RepoId, RunKey, RunState,
+    LogRef, Observation, RepoId, RepoRef, RunKey, RunState,
+    engine::SimulationRequest,
+    event::Seen,
     store::{DeliveryQuery, EventQuery, NotificationState, PageRequest, RunQuery},
-    workflow::{LoadContext, load_object},
+    workflow::{LoadContext, LoadedWorkflow, load_object},
 };
 
 use super::{
@@ -23,7 +25,7 @@ use super::{
     failure::{Failure, Narrowed, Sent, tenant},
     views::{
         EventView, ExplanationView, HealthView, NotificationView, Page, ReplayRequest, ReplayView,
-        RunView, ScheduleView, WholeRun,
+        RunView, ScheduleView, SimulateRequest, SimulationView, WholeRun,
     },
 };
 
@@ -195,6 +197,72 @@ pub(super) async fn explain(
     Ok(Json(explanation.into()))
 }
 
+/// Workflow documents that were sent.
+fn loaded(documents: &[Value]) -> Result<Vec<LoadedWorkflow>, Failure> {
+    let load = |(number, document)| {
+        let source = format!("workflows[{number}]");
+        let loaded = load_object(&source, document, &LoadContext::registered());
+        loaded.map_err(|problems| {
+            let told: Vec<String> = problems.iter().map(|one| one.one_line()).collect();
+            Failure::invalid(told.join("; "))
+        })
+    };
+    documents.iter().enumerate().map(load).collect()
+}
+
+/// It may call the host, so it takes a right of its own: whoever has it can have files read of what
+/// the connection reaches.
+pub(super) async fn simulate(
+    State(api): State<Arc<Api>>,
+    Path(namespace): Path<String>,
+    headers: HeaderMap,
+    Sent(request): Sent<SimulateRequest>,
+) -> Answer<SimulationView> {
+    const MOST_WORKFLOWS: usize = 20;
+    const MOST_FILES: usize = 10_000;
+    const PATIENCE: Duration = Duration::from_secs(60);
+    let part = Asked { part: "simulate", ..asked(&namespace, "create", "runs") };
+    api.admit(&headers, part).await?;
+    let files = request.changed_files.as_ref().map_or(0, Vec::len);
+    for (field, length, most) in [
+        ("workflows", request.workflows.len(), MOST_WORKFLOWS),
+        ("changedFiles", files, MOST_FILES),
+    ] {
+        if length > most {
+            let message = format!("{field}: there are {length}, and at most {most} are taken");
+            return Err(Failure::invalid(message));
+        }
+    }
+    let claim = serde_json::from_value(Value::Object(request.claim));
+    let claim = claim.map_err(|error| Failure::invalid(format!("claim: {error}")))?;
+    let repo = RepoRef {
+        connection: request.connection.into(),
+        id: request.repository_id.into(),
+        name: request.repository.into(),
+    };
+    let mut observation = Observation::new(
+        tenant(&namespace)?,
+        repo,
+        "simulation".into(),
+        "simulation".into(),
+        Seen::Told,
+        claim,
+    );
+    observation.sender = request.sender.map(Into::into);
+    let mut workflows = loaded(&request.workflows)?.into_iter();
+    let Some(first) = workflows.next() else {
+        return Err(Failure::invalid("workflows: there is none"));
+    };
+    let mut wanted = SimulationRequest::new(first, observation);
+    wanted.workflows.extend(workflows);
+    wanted.changed_files =
+        request.changed_files.map(|all| all.into_iter().map(Into::into).collect());
+    match tokio::time::timeout(PATIENCE, api.engine.simulate(wanted)).await {
+        Ok(simulated) => Ok(Json(simulated?.into())),
+        Err(_) => Err(Failure::unavailable("the repository does not answer in time")),
+    }
+}
+
 pub(super) async fn replay(
     State(api): State<Arc<Api>>,
     Path(namespace): Path<String>,
@@ -203,15 +271,7 @@ pub(super) async fn replay(
 ) -> Answer<Vec<ReplayView>> {
     const MOST: u32 = 100;
     api.admit(&headers, asked(&namespace, "get", "events")).await?;
-    let mut candidates = Vec::new();
-    for (number, document) in request.workflows.iter().enumerate() {
-        let source = format!("workflows[{number}]");
-        let loaded = load_object(&source, document, &LoadContext::registered());
-        candidates.push(loaded.map_err(|problems| {
-            let told: Vec<String> = problems.iter().map(|one| one.one_line()).collect();
-            Failure::invalid(told.join("; "))
-        })?);
-    }
+    let candidates = loaded(&request.workflows)?;
     let limit = request.limit.unwrap_or(20).min(MOST);
     let events = EventQuery::of(tenant(&namespace)?)
         .repo(request.repository_id.map(RepoId::from))

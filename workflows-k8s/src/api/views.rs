@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use workflows_core::{
     CancelMode, Event, Run,
-    engine::{Explanation, Health, Replayed, ScheduleStatus},
+    engine::{Explanation, Health, Replayed, ScheduleStatus, Simulation},
     store::OutboxNotification,
 };
 
@@ -219,16 +219,64 @@ impl From<Explanation> for ExplanationView {
     }
 }
 
+/// What would come of an event.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SimulationView {
+    /// The event.
+    pub(super) event: EventView,
+    /// What each trigger says to it.
+    pub(super) decisions: Vec<Value>,
+    /// The runs that would be, with their PipelineRuns.
+    pub(super) runs: Vec<Value>,
+}
+
+impl From<Simulation> for SimulationView {
+    fn from(simulation: Simulation) -> Self {
+        let value = |one: &_| serde_json::to_value(one).unwrap_or_default();
+        let decisions = simulation.decided.decisions.iter().map(value).collect();
+        let value = |one: &_| serde_json::to_value(one).unwrap_or_default();
+        let runs = simulation.runs.iter().map(value).collect();
+        Self { event: simulation.event.into(), decisions, runs }
+    }
+}
+
+/// What is tried out, and on what.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct SimulateRequest {
+    /// Workflow documents, at most 20: as if these were registered and no others were.
+    pub(super) workflows: Vec<Value>,
+    /// The connection.
+    pub(super) connection: String,
+    /// The repository's id.
+    pub(super) repository_id: String,
+    /// The repository's full name.
+    pub(super) repository: String,
+    /// What happens, as the ledger would be told of it: where a ref stands (`subject: ref`), how a pull
+    /// request is (`pullRequest`), whether it has a label (`label`), or anything else that happens
+    /// (`occurrence`).
+    #[schemars(example = &json!({
+        "subject": "ref", "name": "refs/heads/main",
+        "after": "3f2a1c5d3f2a1c5d3f2a1c5d3f2a1c5d3f2a1c5d", "before": {"was": null},
+    }))]
+    pub(super) claim: Map<String, Value>,
+    /// Who does it.
+    #[serde(default)]
+    pub(super) sender: Option<String>,
+    /// The files that it changes, at most 10,000; the repository is asked when they are left out and a
+    /// filter hangs on them.
+    #[serde(default)]
+    pub(super) changed_files: Option<Vec<String>>,
+}
+
 /// What would have run for one recorded event.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ReplayView {
-    /// The event.
-    pub(super) event: EventView,
-    /// What each trigger would have said.
-    pub(super) decisions: Vec<Value>,
-    /// The runs that would have been, with their PipelineRuns.
-    pub(super) runs: Vec<Value>,
+    /// What would have come of it.
+    #[serde(flatten)]
+    pub(super) simulation: SimulationView,
     /// Triggers, as `workflow/trigger`, that would have started a run and did not.
     pub(super) would_start: Vec<String>,
     /// Triggers that started a run and would not have.
@@ -237,18 +285,11 @@ pub(super) struct ReplayView {
 
 impl From<Replayed> for ReplayView {
     fn from(replayed: Replayed) -> Self {
-        let simulation = replayed.simulation;
-        let value = |one: &_| serde_json::to_value(one).unwrap_or_default();
-        let decisions = simulation.decided.decisions.iter().map(value).collect();
-        let value = |one: &_| serde_json::to_value(one).unwrap_or_default();
-        let runs = simulation.runs.iter().map(value).collect();
         let name = |(workflow, trigger): &(workflows_core::WorkflowId, Arc<str>)| {
             format!("{}/{trigger}", workflow.name)
         };
         Self {
-            event: simulation.event.into(),
-            decisions,
-            runs,
+            simulation: replayed.simulation.into(),
             would_start: replayed.would_start.iter().map(name).collect(),
             would_not_start: replayed.would_not_start.iter().map(name).collect(),
         }

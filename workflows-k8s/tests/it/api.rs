@@ -201,6 +201,25 @@ async fn runs_are_listed_by_repository_after_their_pipeline_runs_are_gone() {
         .await;
     assert_eq!(code, 200);
     assert_eq!(replayed[0]["wouldStart"], json!(["candidate/push"]));
+    let would = json!({
+        "connection": ACME, "repository": "acme/api", "repositoryId": repo.reference().id.as_str(),
+        "sender": "alice", "changedFiles": ["src/main.rs"],
+        "claim": {
+            "subject": "ref", "name": "refs/heads/main", "after": repo.head("main").as_str(),
+            "before": {"was": null},
+        },
+        "workflows": [
+            workflow("candidate", |spec| spec["triggers"][0]["paths"] = json!({"include": ["src/**"]})),
+            workflow("other", |spec| spec["triggers"][0]["paths"] = json!({"include": ["docs/**"]})),
+        ],
+    });
+    let (code, simulated) = alice.post(&format!("/v1/namespaces/{TEAM}/simulate"), would).await;
+    assert_eq!(code, 200, "{simulated}");
+    assert_eq!(simulated["event"]["kind"], "push");
+    assert_eq!(simulated["decisions"].as_array().unwrap().len(), 2);
+    assert_eq!(simulated["runs"].as_array().unwrap().len(), 1);
+    assert_eq!(simulated["runs"][0]["pipelineRun"]["kind"], "PipelineRun");
+    assert_eq!(platform.tekton.runs().len(), 0, "nothing is created");
     let (code, schedules) = alice.get(&format!("/v1/namespaces/{TEAM}/schedules")).await;
     assert_eq!((code, &schedules["items"]), (200, &json!([])));
     let (code, notifications) =
@@ -287,6 +306,7 @@ async fn who_may_do_what_is_for_the_cluster_to_say() {
         bob.get("/v1/health").await,
         bob.post(&runs, json!({"connection": ACME, "repository": "acme/api"})).await,
         bob.get(&format!("{runs}/x/log?task=a&step=b")).await,
+        bob.post(&format!("/v1/namespaces/{TEAM}/simulate"), simulation(json!({}), 1)).await,
     ] {
         assert_eq!((code, &answer["reason"]), (403, &json!("forbidden")), "{answer}");
         assert!(answer["message"].as_str().unwrap().starts_with("bob may not "), "{answer}");
@@ -329,6 +349,16 @@ async fn what_is_asked_wrongly_is_told() {
         answer["message"].as_str().unwrap().starts_with("workflows[0]: spec.triggers[0]"),
         "{answer}"
     );
+    for (request, told) in [
+        (simulation(json!({"subject": "tree"}), 1), "claim: unknown variant `tree`"),
+        (simulation(json!({"subject": "nothing", "what": "star", "reason": "x"}), 1), "no event"),
+        (simulation(a_push(), 0), "workflows: there is none"),
+        (simulation(a_push(), 21), "workflows: there are 21, and at most 20 are taken"),
+    ] {
+        let (code, answer) = alice.post(&at("simulate"), request).await;
+        assert_eq!(code, 400, "{answer}");
+        assert!(answer["message"].as_str().unwrap().contains(told), "{answer}");
+    }
     // Without the caller's key a command might be carried out twice.
     let request = Request::post(at("runs"))
         .header("authorization", "Bearer alices-token")
@@ -340,11 +370,25 @@ async fn what_is_asked_wrongly_is_told() {
     platform.stop().await;
 }
 
+fn a_push() -> Value {
+    json!({"subject": "ref", "name": "refs/heads/main", "after": "a".repeat(40), "before": {"was": null}})
+}
+
+/// A request to try out so many workflows.
+fn simulation(claim: Value, workflows: usize) -> Value {
+    let workflows: Vec<Value> =
+        (0..workflows).map(|number| workflow(&format!("w{number}"), |_| {})).collect();
+    json!({
+        "connection": ACME, "repository": "acme/api", "repositoryId": "1", "claim": claim,
+        "workflows": workflows,
+    })
+}
+
 #[test]
 fn every_route_has_its_description() {
     let description = openapi();
     let paths = description["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 17);
+    assert_eq!(paths.len(), 18);
     let text = description.to_string();
     for reference in text.split("\"$ref\":\"").skip(1) {
         let reference = reference.split('"').next().unwrap();
