@@ -68,6 +68,7 @@ impl Composed {
             .secrets(secrets)
             .policy(controller.policy())
             .source(controller.source())
+            .leader(lease.holds())
             .sink("tekton", Arc::new(sink.clone()))
             .build()?;
         Ok(Self { client, handle: engine.handle(), controller, engine, sink, lease })

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::{
     Command, Engine,
@@ -61,6 +61,7 @@ pub struct EngineBuilder {
     workflows: Vec<(Tenant, Arc<PackedWorkflow>)>,
     options: EngineOptions,
     repositories: BTreeSet<Watched>,
+    leads: watch::Receiver<bool>,
 }
 
 impl Default for EngineBuilder {
@@ -81,6 +82,7 @@ impl Default for EngineBuilder {
             workflows: Vec::new(),
             options: EngineOptions::default(),
             repositories: BTreeSet::new(),
+            leads: watch::channel(true).1,
         }
     }
 }
@@ -224,6 +226,14 @@ impl EngineBuilder {
         self
     }
 
+    /// Whether this engine is the one that fires schedules, of several at one ledger. No slot fires
+    /// twice in any case, and one that nobody fires for half a minute is fired by any; but each that
+    /// fires asks the host for the slot's commit. Always, when it is never called.
+    pub fn leader(mut self, leads: watch::Receiver<bool>) -> Self {
+        self.leads = leads;
+        self
+    }
+
     /// The engine's ways.
     pub fn options(mut self, options: EngineOptions) -> Self {
         self.options = options;
@@ -290,7 +300,7 @@ impl EngineBuilder {
         };
         let interests = core.definitions.interests();
         let repositories = self.repositories.into_iter().collect();
-        Ok(Engine::new(Arc::new(core), self.sources, interests, repositories))
+        Ok(Engine::new(Arc::new(core), self.sources, interests, repositories, self.leads))
     }
 
     /// Checks that named repositories are behind connections that were added.

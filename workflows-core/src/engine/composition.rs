@@ -34,6 +34,7 @@ pub struct Engine {
     sources: Vec<Arc<dyn EventSource>>,
     interests: watch::Receiver<Arc<Interests>>,
     repositories: Vec<Watched>,
+    leads: watch::Receiver<bool>,
 }
 
 impl Engine {
@@ -47,8 +48,9 @@ impl Engine {
         sources: Vec<Arc<dyn EventSource>>,
         interests: watch::Receiver<Arc<Interests>>,
         repositories: Vec<Watched>,
+        leads: watch::Receiver<bool>,
     ) -> Self {
-        Self { core, sources, interests, repositories }
+        Self { core, sources, interests, repositories, leads }
     }
 
     /// What a program does with the engine while it runs.
@@ -65,7 +67,7 @@ impl Engine {
     pub async fn run(&self, shutdown: CancellationToken) {
         let book = Arc::clone(&self.core.definitions);
         let schedules: Arc<dyn EventSource> =
-            Arc::new(ScheduleSource::new(Arc::clone(&self.core), book));
+            Arc::new(ScheduleSource::new(Arc::clone(&self.core), book, self.leads.clone()));
         let sources = self.sources.iter().chain([&schedules]).map(|source| {
             let context = SourceContext::new(
                 source.name(),

@@ -11,6 +11,7 @@ use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -32,6 +33,9 @@ use crate::{
 /// How late a slot may be noticed without counting as missed: a sleeping clock looks up once a
 /// minute, and a process takes a moment to start.
 const ON_TIME: SignedDuration = SignedDuration::from_secs(60);
+
+/// How long a slot is left to the replica that leads: less than makes it late.
+const LEADERS_OWN: SignedDuration = SignedDuration::from_secs(30);
 
 /// How often the schedules are looked through when nothing else wakes the source.
 const LONGEST_NAP: SignedDuration = SignedDuration::from_secs(60);
@@ -122,10 +126,15 @@ fn digest(schedule: &Schedule) -> String {
 /// schedule has a `startingDeadline` that has not passed; that it was skipped is recorded as a
 /// decision. A slot that came in time and for which the repository does not answer is tried until
 /// it does, or the next one comes.
+///
+/// Of several replicas one has its slot stored. So that the others do not ask the host for its commit,
+/// too, they leave it to the one that leads for a while; a slot that nobody has seen to by then is
+/// anybody's, so that none hangs on who leads.
 #[derive(Debug)]
 pub(crate) struct ScheduleSource {
     core: Arc<Core>,
     book: Arc<dyn ScheduleBook>,
+    leads: watch::Receiver<bool>,
     memory: Mutex<Memory>,
 }
 
@@ -164,8 +173,12 @@ impl Asleep {
 impl ScheduleSource {
     pub(crate) const NAME: &'static str = "schedule";
 
-    pub(crate) fn new(core: Arc<Core>, book: Arc<dyn ScheduleBook>) -> Self {
-        Self { core, book, memory: Mutex::default() }
+    pub(crate) fn new(
+        core: Arc<Core>,
+        book: Arc<dyn ScheduleBook>,
+        leads: watch::Receiver<bool>,
+    ) -> Self {
+        Self { core, book, leads, memory: Mutex::default() }
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -309,6 +322,10 @@ impl ScheduleSource {
                 (slot, skipped_since, missed)
             }
         };
+        let free = slot + LEADERS_OWN;
+        if now < free && !*self.leads.borrow() {
+            return Ok(Fired::nothing(Some(free)));
+        }
         let slot = Slot {
             workflow: scheduled.workflow.clone(),
             trigger: Arc::clone(&scheduled.trigger),

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::*;
 use crate::{
@@ -33,6 +34,10 @@ struct World {
     source: ScheduleSource,
 }
 
+fn always() -> watch::Receiver<bool> {
+    watch::channel(true).1
+}
+
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
@@ -57,7 +62,7 @@ impl World {
         let repo = scm.create("acme/api");
         let core = core_of(&clock, &store, &scm);
         let book = Arc::new(Book::default());
-        let source = ScheduleSource::new(Arc::clone(&core), book.clone());
+        let source = ScheduleSource::new(Arc::clone(&core), book.clone(), always());
         let world = Self { clock, store, scm, repo, book, core, source };
         world.repo.push("ada", "main", &[("a", "1")]);
         world.set(schedule);
@@ -76,7 +81,7 @@ impl World {
     /// Another process with the same ledger.
     fn restart(&mut self) {
         self.core = core_of(&self.clock, &self.store, &self.scm);
-        self.source = ScheduleSource::new(Arc::clone(&self.core), self.book.clone());
+        self.source = ScheduleSource::new(Arc::clone(&self.core), self.book.clone(), always());
     }
 
     async fn round_at(&self, instant: &str) -> Option<Timestamp> {
@@ -170,7 +175,7 @@ fn nightly() -> Value {
 #[tokio::test]
 async fn a_slot_fires_once_with_the_commit_of_its_instant_and_is_no_news_to_a_second_replica() {
     let world = World::with(nightly()).await;
-    let other = ScheduleSource::new(Arc::clone(&world.core), world.book.clone());
+    let other = ScheduleSource::new(Arc::clone(&world.core), world.book.clone(), always());
     other.round(world.core.health.as_ref()).await;
     assert_eq!(world.round_at("2026-05-01T02:59:59Z").await, Some(at("2026-05-01T03:00:00Z")));
     assert_eq!(world.instants().await, [""; 0]);
@@ -181,6 +186,38 @@ async fn a_slot_fires_once_with_the_commit_of_its_instant_and_is_no_news_to_a_se
     let (event, _) = world.last().await;
     assert_eq!(event.head.unwrap().sha, world.repo.head("main"));
     assert_eq!(event.subject.as_str(), "schedule/release/nightly/2026-05-01T03:00:00Z");
+}
+
+#[tokio::test]
+async fn a_replica_that_does_not_lead_asks_no_host_unless_nobody_else_does() {
+    let world = World::with(nightly()).await;
+    let follows = watch::channel(false).1;
+    let other = ScheduleSource::new(Arc::clone(&world.core), world.book.clone(), follows);
+    let round_of_other = async || other.round(world.core.health.as_ref()).await.1;
+    round_of_other().await;
+    world.scm.forget_calls();
+    world.clock.set(at("2026-05-01T03:00:01Z"));
+    assert_eq!(round_of_other().await, Some(at("2026-05-01T03:00:30Z")));
+    assert_eq!(world.instants().await, [""; 0]);
+    assert!(world.scm.all_calls().is_empty());
+
+    world.round().await;
+    assert_eq!(world.instants().await, ["2026-05-01T03:00:00Z"]);
+    world.scm.forget_calls();
+    world.clock.set(at("2026-05-01T03:00:30Z"));
+    assert_eq!(round_of_other().await, Some(at("2026-05-02T03:00:00Z")));
+    assert!(world.scm.all_calls().is_empty(), "it was seen to");
+
+    // Whoever leads does nothing: a slot is not lost, nor late.
+    world.clock.set(at("2026-05-02T03:00:00Z"));
+    round_of_other().await;
+    world.clock.set(at("2026-05-02T03:00:30Z"));
+    round_of_other().await;
+    let (event, slot) = world.last().await;
+    assert_eq!((slot.slot, slot.rejected), (at("2026-05-02T03:00:00Z"), None));
+    assert!(event.head.is_some());
+    world.round().await;
+    assert_eq!(world.instants().await.len(), 2);
 }
 
 #[tokio::test]
@@ -406,7 +443,7 @@ spec:
     assert_eq!(shown[0].next, Some(at("2026-05-01T03:00:00Z")));
 
     let core = Arc::clone(&handle.core);
-    let source = ScheduleSource::new(Arc::clone(&core), core.definitions.clone());
+    let source = ScheduleSource::new(Arc::clone(&core), core.definitions.clone(), always());
     source.round(core.health.as_ref()).await;
     clock.set(at("2026-05-01T03:00:00Z"));
     source.round(core.health.as_ref()).await;
