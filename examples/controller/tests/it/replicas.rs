@@ -6,6 +6,10 @@ use rustix::process::Signal;
 
 use crate::deployed::{World, free_port, lease};
 
+/// For how long one is frozen at least, unless `WORKFLOWS_FROZEN_SECONDS` says otherwise: until the
+/// other has the Lease it is in any case.
+const FROZEN: u64 = 0;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_was_frozen_does_nothing_twice() {
     let Some(url) = workflows_test_postgres::url("one_that_was_frozen_does_nothing_twice") else {
@@ -28,11 +32,13 @@ async fn one_that_was_frozen_does_nothing_twice() {
     // The one that holds the lease freezes with work in its hands. It is the other's port that GitHub
     // reaches, or the frozen one's: then deliveries are found in the log.
     let frozen = if holder == "one" { &one } else { &two };
+    let mut since = Instant::now();
     for number in 0..10 {
         let branch = format!("frozen-{number}");
         commits.push(world.repo.push(&branch, &[("a", &branch)]));
         if number == 5 {
             frozen.signal(Signal::STOP);
+            since = Instant::now();
         }
     }
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -40,6 +46,10 @@ async fn one_that_was_frozen_does_nothing_twice() {
         assert!(Instant::now() < deadline, "nobody takes the lease over");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    let at_least =
+        std::env::var("WORKFLOWS_FROZEN_SECONDS").ok().and_then(|text| text.parse().ok());
+    let at_least = Duration::from_secs(at_least.unwrap_or(FROZEN));
+    tokio::time::sleep(at_least.saturating_sub(since.elapsed())).await;
     frozen.signal(Signal::CONT);
     world.conclude(&commits).await;
     for commit in &commits {
