@@ -12,11 +12,11 @@ use kube::{
     Api, Client, ResourceExt,
     api::{ApiResource, DynamicObject},
     core::GroupVersionKind,
-    runtime::watcher,
+    runtime::{WatchStreamExt, watcher},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 use workflows_core::SystemClock;
 use workflows_github_standin::{AppHandle, Hub, RepoHandle, Role, SentDelivery};
 use workflows_kube_standin::{Cluster, Resource};
@@ -304,13 +304,15 @@ impl World {
         let kind = ApiResource::from_gvk_with_plural(&kind, "pipelineruns");
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), TEAM, &kind);
         let (sender, seen) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
+        let mut watch = JoinSet::new();
+        watch.spawn(async move {
             let mut known = HashSet::new();
-            let mut changes = watcher(api, watcher::Config::default()).boxed();
+            // One that breaks is taken up again.
+            let changes = watcher(api, watcher::Config::default()).default_backoff();
+            let mut changes = changes.boxed();
             while let Some(change) = changes.next().await {
                 let at = Instant::now();
-                let (watcher::Event::Apply(run) | watcher::Event::InitApply(run)) =
-                    change.expect("the watch goes on")
+                let (Ok(watcher::Event::Apply(run)) | Ok(watcher::Event::InitApply(run))) = change
                 else {
                     continue;
                 };
@@ -321,7 +323,7 @@ impl World {
                 }
             }
         });
-        Runs(seen)
+        Runs { seen, _watch: watch }
     }
 }
 
@@ -332,7 +334,11 @@ fn counts(object: &Value) -> bool {
 }
 
 /// Runs, each once, with the commit that it is for and when it was seen.
-pub(crate) struct Runs(mpsc::UnboundedReceiver<(String, Instant)>);
+pub(crate) struct Runs {
+    seen: mpsc::UnboundedReceiver<(String, Instant)>,
+    /// It ends with this.
+    _watch: JoinSet<()>,
+}
 
 impl Runs {
     /// The next one.
@@ -342,6 +348,6 @@ impl Runs {
 
     /// The next one, when it comes in time.
     pub(crate) async fn within(&mut self, patience: Duration) -> Option<(String, Instant)> {
-        tokio::time::timeout(patience, self.0.recv()).await.ok().flatten()
+        tokio::time::timeout(patience, self.seen.recv()).await.ok().flatten()
     }
 }
