@@ -274,6 +274,8 @@ type Made = HashMap<Arc<str>, Arc<dyn RepoConnection>>;
 struct Table {
     driver: GitHubDriver,
     made: tokio::sync::Mutex<Made>,
+    /// How many looks began: each asks for its repository first.
+    begun: AtomicU64,
 }
 
 #[async_trait]
@@ -284,6 +286,7 @@ impl Connections for Table {
         connection: &ConnectionName,
         repo: &str,
     ) -> Result<Arc<dyn RepoConnection>> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
         if let Some(known) = self.made.lock().await.get(repo) {
             return Ok(Arc::clone(known));
         }
@@ -355,11 +358,16 @@ async fn poll() {
     let looks = Arc::new(Looks::default());
     let poller = PullRequestPoller::every(SignedDuration::from_secs(45)).expect("an interval");
     let poller = poller.slowing_to(SignedDuration::from_mins(27)).expect("an interval");
+    let table = Arc::new(Table {
+        driver: driver.clone(),
+        made: Default::default(),
+        begun: AtomicU64::new(0),
+    });
     let context = SourceContext::new(
         poller.name(),
         Publisher::new(store.clone()),
         wanted,
-        Arc::new(Table { driver: driver.clone(), made: Default::default() }),
+        table.clone(),
         Arc::new(StaticSecrets::new()),
         Arc::new(clock.clone()),
         looks.clone(),
@@ -372,16 +380,16 @@ async fn poll() {
     for second in 1..=MINUTES * 60 {
         clock.advance(SignedDuration::from_secs(1));
         other_side.set_clock(clock.now()).await;
-        // Looks that are due end before time goes on.
-        let mut ended = looks.ended.load(Ordering::SeqCst);
+        // Looks that are due begin, and end, before time goes on.
         loop {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-            let now = looks.ended.load(Ordering::SeqCst);
-            let under_way = driver.budget().iter().any(|budget| budget.in_flight > 0);
-            if now == ended && !under_way {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            let begun = table.begun.load(Ordering::SeqCst);
+            if begun == looks.ended.load(Ordering::SeqCst) {
                 break;
             }
-            ended = now;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         if second % 60 == 0 {
             largest = largest.max(memory::resident() - before);

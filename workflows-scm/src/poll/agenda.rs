@@ -210,9 +210,19 @@ impl Agenda {
 
     /// Puts a repository back after a look.
     pub(super) fn end(&mut self, key: &Key, next: Timestamp, now: Timestamp) {
-        if let Some(entry) = self.entries.get_mut(key) {
-            let next = if std::mem::take(&mut entry.stale) { now } else { next };
-            let next = Due::at(next, key.clone());
+        let next = Due::at(next, key.clone());
+        self.put_back(next, now);
+    }
+
+    /// Puts a repository back that is due, and has to wait.
+    pub(super) fn put_off(&mut self, key: &Key, until: Timestamp, now: Timestamp) {
+        self.put_back(Due { at: until, since: now, key: key.clone() }, now);
+    }
+
+    fn put_back(&mut self, next: Due, now: Timestamp) {
+        if let Some(entry) = self.entries.get_mut(&next.key) {
+            let stale = std::mem::take(&mut entry.stale);
+            let next = if stale { Due::at(now, next.key) } else { next };
             if entry.next.replace(next.clone()).is_none() {
                 self.due.insert(next);
             }
@@ -258,11 +268,11 @@ mod tests {
         let (first, _) = agenda.begin(None, at(0)).unwrap();
         assert_eq!(&*first.repo, "org/a");
         agenda.hold(&first, at(100));
-        agenda.end(&first, at(45), at(0));
+        agenda.put_off(&first, at(100), at(1));
         assert_eq!(next(&mut agenda, 50), None, "all of the connection wait");
         assert_eq!(next(&mut agenda, 100).as_deref(), Some("org/b"));
         assert_eq!(next(&mut agenda, 100).as_deref(), Some("org/c"));
-        assert_eq!(next(&mut agenda, 100).as_deref(), Some("org/a"), "it was looked at meanwhile");
+        assert_eq!(next(&mut agenda, 100).as_deref(), Some("org/a"), "it was asked for last");
     }
 
     #[test]
@@ -274,11 +284,11 @@ mod tests {
         let (new, _) = agenda.begin(None, at(0)).unwrap();
         assert_eq!(&*new.repo, "org/b");
         agenda.hold(&new, at(100));
-        agenda.end(&new, at(100), at(0));
+        agenda.put_off(&new, at(100), at(1));
         assert_eq!(next(&mut agenda, 50).as_deref(), Some("org/a"));
         assert_eq!(next(&mut agenda, 50), None);
         agenda.hold(&looked, at(200));
-        agenda.end(&looked, at(60), at(50));
+        agenda.put_off(&looked, at(200), at(50));
         assert_eq!(next(&mut agenda, 199), None, "what is told of the others is told of all");
         assert_eq!(next(&mut agenda, 200).as_deref(), Some("org/c"));
     }

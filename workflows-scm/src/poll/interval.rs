@@ -15,7 +15,7 @@ pub(crate) struct Pace {
 impl Pace {
     /// After a look that got through, when the last change was so long ago.
     pub(crate) fn next(self, jitter: u8, unchanged_for: SignedDuration) -> SignedDuration {
-        jittered(jitter, (unchanged_for / 8).clamp(self.shortest, self.longest))
+        jittered(jitter, (unchanged_for / 20).clamp(self.shortest, self.longest))
     }
 
     /// After the first look: somewhere between the shortest interval and the one that is due, each
@@ -52,7 +52,7 @@ mod tests {
     fn the_interval_grows_while_nothing_happens_and_stays_within_its_bounds() {
         let pace = Pace { shortest: MINUTE, longest: MINUTE * 30 };
         assert_eq!(pace.next(0, SignedDuration::ZERO), MINUTE);
-        assert_eq!(pace.next(0, MINUTE * 80), MINUTE * 10);
+        assert_eq!(pace.next(0, MINUTE * 200), MINUTE * 10);
         assert_eq!(pace.next(0, MINUTE * 10_000), MINUTE * 30);
         assert_eq!(pace.next(255, SignedDuration::ZERO), MINUTE + MINUTE / 10);
         assert_eq!(pace.next(0, -MINUTE), MINUTE, "a clock that goes back");

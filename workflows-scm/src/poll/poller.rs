@@ -51,7 +51,7 @@ impl<L: Looks> Poller<L> {
         })
     }
 
-    /// Looks less often at a repository where nothing happens: it waits an eighth of the time since
+    /// Looks less often at a repository where nothing happens: it waits a twentieth of the time since
     /// the last change, but no longer than this. Without this, the interval stays.
     ///
     /// # Errors

@@ -122,6 +122,16 @@ fn conclude(
     let Some(entry) = agenda.entries.get_mut(&key) else {
         return;
     };
+    // A limit is no failure: it says until when, and whoever is held back keeps its turn.
+    if let Err(error) = &reading
+        && let ErrorKind::RateLimited { until: Some(until) } = error.kind()
+    {
+        let until = until.max(later(now, SignedDuration::from_secs(1)));
+        context.failed(&key.to_string(), error, until);
+        agenda.hold(&key, until);
+        agenda.put_off(&key, until, now);
+        return;
+    }
     let next = match &reading {
         Ok(reading) => {
             entry.failures = 0;
@@ -138,23 +148,14 @@ fn conclude(
             };
             later(now, interval)
         }
-        Err(error) => {
+        Err(_) => {
             entry.failures = entry.failures.saturating_add(1);
-            let next = later(now, pace.after_failures(key.jitter(), entry.failures));
-            match error.kind() {
-                ErrorKind::RateLimited { until: Some(until) } => next.max(until),
-                _ => next,
-            }
+            later(now, pace.after_failures(key.jitter(), entry.failures))
         }
     };
     match &reading {
         Ok(_) => context.succeeded(&key.to_string()),
         Err(error) => context.failed(&key.to_string(), error, next),
-    }
-    if let Err(error) = &reading
-        && let ErrorKind::RateLimited { until: Some(until) } = error.kind()
-    {
-        agenda.hold(&key, until);
     }
     agenda.end(&key, next, now);
 }

@@ -274,8 +274,8 @@ impl<H: Host> Governor<H> {
         }
         let points = match priority {
             Priority::Status => self.limits.points,
-            Priority::Fetch => self.limits.points / 10 * 9,
-            Priority::Background => self.limits.points / 10 * 8,
+            Priority::Fetch => self.limits.points / 20 * 19,
+            Priority::Background => self.limits.points / 20 * 17,
         };
         if account.spent() + cost.points::<H>() > points {
             let until = free_at(account, points, cost.points::<H>(), now);

@@ -332,6 +332,7 @@ fn failed(call: &Call, error: reqwest::Error) -> Error {
 struct Refusal {
     message: Option<serde_json::Value>,
     error: Option<String>,
+    error_description: Option<String>,
     errors: Option<serde_json::Value>,
 }
 
@@ -343,6 +344,10 @@ fn message_of(body: &[u8]) -> String {
         Some(other) => other.to_string(),
         None => refusal.error.unwrap_or_default(),
     };
+    // As OAuth writes refusals (RFC 6750): a word, and what it means.
+    if let Some(description) = refusal.error_description {
+        message.push_str(&format!(": {description}"));
+    }
     if let Some(errors) = refusal.errors {
         message.push_str(&format!(" {errors}"));
     }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use futures::TryStreamExt;
 use jiff::SignedDuration;
 use workflows_core::{
-    EventKind, Run, RunPhase, RunStatus, TaskStatus, Tenant,
+    EventKind, Run, RunPhase, RunStatus, ScmDriver, TaskStatus, Tenant,
     repo::StatusState,
     sink::TaskPhase,
     store::{StatusQuery, StatusRecord},
@@ -256,6 +257,37 @@ fn task(number: i64) -> TaskStatus {
         link: None,
         steps: Vec::new(),
     }
+}
+
+#[tokio::test]
+async fn comments_are_all_found_and_cost_nothing_where_there_is_none() {
+    const COMMENTS: &str = "GET /repos/{owner}/{repo}/issues/comments";
+    let github = GitHub::with_app();
+    github.repo.push("topic", &[("a", "1")]);
+    let number = github.repo.open_pull_request("Do it", "topic", "main");
+    let driver = github.driver();
+    let connection = driver.connect(&"github".into(), "acme/api").await.unwrap();
+    let feed = connection.comment_feed().unwrap();
+    let since = github.clock_now();
+    let read = async || -> Vec<String> {
+        let found: Vec<_> = feed.comments_since(since).try_collect().await.unwrap();
+        found.iter().map(|one| one.comment.body.clone()).collect()
+    };
+    assert_eq!(read().await, [""; 0]);
+    let left = || driver.budget()[0].resources[0].remaining;
+    let before = left();
+    assert_eq!(read().await, [""; 0]);
+    assert_eq!(left(), before, "nothing was new, which costs nothing");
+    let mut said = Vec::new();
+    for count in 1..=130 {
+        github.later(1);
+        said.push(format!("comment {count}"));
+        github.repo.as_user("ann").comment(number, &said[count - 1]);
+        if [1, 4, 5, 6, 130].contains(&count) {
+            assert_eq!(read().await, said);
+        }
+    }
+    assert!(github.hub.count(COMMENTS) > 0);
 }
 
 #[tokio::test]

@@ -175,7 +175,7 @@ fn comment(id: u64, place: &str, of: &str) -> Value {
 }
 
 async fn conversation(Query(query): Query<HashMap<String, String>>) -> Json<Value> {
-    assert_eq!(query["since"], "2026-01-02T00:00:00Z");
+    assert_eq!((&*query["sort"], &*query["direction"]), ("updated", "desc"));
     Json(json!([comment(1, "pull/7", "issue_url"), comment(2, "issues/8", "issue_url")]))
 }
 

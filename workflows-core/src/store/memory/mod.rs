@@ -204,7 +204,11 @@ impl Store for MemoryStore {
         cursor: Option<CursorMove>,
     ) -> Result<Vec<Admitted>> {
         let now = self.clock.now();
-        let admitted = self.ledger().admit(observations, cursor, &self.limits, now)?;
+        let admitted = {
+            let mut ledger = self.ledger();
+            ledger.queue.observe(now);
+            ledger.admit(observations, cursor, &self.limits, now)?
+        };
         if admitted.iter().any(|one| one.event().is_some()) {
             self.wakers.wake(Stage::Match);
         }

@@ -310,6 +310,61 @@ async fn after_an_hour_without_the_program_whoever_looks_sees_what_is_left_and_r
 }
 
 #[tokio::test]
+async fn what_a_token_that_expired_held_up_goes_on_with_the_next() {
+    let world = World::new();
+    world.project.push("main", &[(".tekton/ci.yaml", &workflow("ci"))]);
+    world.token.replace(world.gitlab.token("bot", &["api"], Some("2026-03-02")));
+    let outside = Outside::of(world);
+    let process = outside.start_with(looking::<World>);
+    process.until_looked("poll-pull-requests", 1).await;
+    let world = &outside.site;
+    let first = world.push("first", "a", "1");
+    world.open("first");
+    until("it runs", async || {
+        world.clock.advance(MINUTE / 2);
+        let shown = world.project.statuses(&first);
+        !outside.runs().await.is_empty() && shown.iter().any(|one| one.state == "running")
+    })
+    .await;
+
+    world.clock.set("2026-03-02T00:00:01Z".parse().unwrap());
+    let run = outside.runs().await.remove(0);
+    outside.sink.set_phase(&run.key, RunPhase::Succeeded);
+    let second = world.push("second", "b", "1");
+    world.open("second");
+    let is_told = async || {
+        let query = StatusQuery::of(Tenant::default());
+        let statuses = outside.store.statuses(query).await.unwrap().items;
+        let health = process.handle.health().await.unwrap();
+        let problems = health.problems().join(" ");
+        problems.contains("the token has expired; make another one")
+            && statuses.iter().all(|one| {
+                one.shown.as_ref().is_none_or(|shown| shown.state != StatusState::Success)
+            })
+    };
+    until("everybody is told", async || {
+        world.clock.advance(MINUTE / 2);
+        is_told().await
+    })
+    .await;
+    for _ in 0..60 {
+        world.clock.advance(MINUTE);
+        tokio::task::yield_now().await;
+    }
+    assert!(!outside.site.has_succeeded(&first));
+    assert_eq!(outside.runs().await.len(), 1);
+
+    world.token.replace(world.gitlab.token("bot", &["api"], Some("2026-04-02")));
+    until("all goes on", async || {
+        world.clock.advance(MINUTE / 2);
+        outside.runs().await.len() == 2 && outside.site.has_succeeded(&first)
+    })
+    .await;
+    assert_eq!(outside.runs().await[1].commit.as_ref().unwrap().as_str(), second);
+    process.stop().await;
+}
+
+#[tokio::test]
 async fn what_happens_while_gitlab_is_away_is_seen_when_it_is_back() {
     let world = World::new();
     world.project.push("main", &[(".tekton/ci.yaml", &workflow("ci"))]);

@@ -1,10 +1,16 @@
 //! A project at a GitLab on loopback, and a driver that reaches it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
-use workflows_core::{ManualClock, RepoConnection, ScmDriver};
+use workflows_core::{
+    ManualClock, RepoConnection, Result, ScmDriver, SecretRef, SecretStore, Tenant,
+};
 use workflows_gitlab_standin::{Access, Instance, ProjectHandle};
 use workflows_scm::gitlab::{GitLabCredentials, GitLabDriver, GitLabDriverBuilder};
 
@@ -14,7 +20,24 @@ pub(super) struct World {
     pub(super) gitlab: Instance,
     pub(super) clock: ManualClock,
     pub(super) project: ProjectHandle,
-    pub(super) token: String,
+    pub(super) token: Kept,
+}
+
+/// A token that is kept where it can be replaced.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Kept(Arc<Mutex<String>>);
+
+impl Kept {
+    pub(super) fn replace(&self, token: String) {
+        *self.0.lock().unwrap() = token;
+    }
+}
+
+#[async_trait]
+impl SecretStore for Kept {
+    async fn get(&self, _: &Tenant, _: &SecretRef) -> Result<SecretString> {
+        Ok(self.0.lock().unwrap().clone().into())
+    }
 }
 
 impl World {
@@ -26,7 +49,8 @@ impl World {
         gitlab.set_group_access("acme", "bot", Some(Access::Owner));
         project.set_access("alice", Some(Access::Developer));
         project.push("main", &[("README.md", "# API\n")]);
-        let token = gitlab.token_of("bot");
+        let token = Kept::default();
+        token.replace(gitlab.token_of("bot"));
         Self { gitlab, clock, project, token }
     }
 
@@ -43,7 +67,10 @@ impl World {
     }
 
     pub(super) fn driver(&self) -> GitLabDriver {
-        self.driver_with(&self.token)
+        let token = SecretRef { name: "gitlab".into(), key: "token".into() };
+        let store = Arc::new(self.token.clone());
+        let builder = self.builder().secrets(Tenant::default(), store);
+        builder.credentials(GitLabCredentials::token(token)).build().unwrap()
     }
 
     /// A connection; the calls so far are forgotten.
