@@ -90,7 +90,7 @@ impl GitHubRepository {
         id: fn(u64) -> CommentId,
     ) -> BoxStream<'_, Result<FoundComment>> {
         const OPERATION: &str = "list comments";
-        let client = self.client(Priority::Background);
+        let client = self.client(Priority::Poll);
         let by_change = |direction: &str, size: u32| {
             self.route([of, "comments"])
                 .query("sort", "updated")

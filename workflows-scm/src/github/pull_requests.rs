@@ -35,7 +35,7 @@ impl PullRequests for GitHubRepository {
     /// the same route, and the list in large pages when those do not reach back far enough.
     fn changed_since(&self, since: Option<Timestamp>) -> BoxStream<'_, Result<PullRequest>> {
         const OPERATION: &str = "list pull requests";
-        let client = self.client(Priority::Background);
+        let client = self.client(Priority::Poll);
         let of_size = |size: u32| {
             self.route(["pulls"])
                 .query("state", "all")

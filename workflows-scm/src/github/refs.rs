@@ -95,7 +95,7 @@ impl GitHubRepository {
     }
 
     fn matching(&self, route: Route) -> BoxStream<'static, Result<Ref>> {
-        let pages = self.client(Priority::Background).look_at_pages::<Ref>(LIST, route);
+        let pages = self.client(Priority::Poll).look_at_pages::<Ref>(LIST, route);
         // A repository without commits has no refs, which GitHub calls a conflict.
         pages
             .map(|found| match found {

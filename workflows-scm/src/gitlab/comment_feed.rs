@@ -57,7 +57,7 @@ impl CommentFeed for GitLabProject {
                 .query("order_by", "updated_at")
                 .query("sort", "desc")
                 .query("per_page", 100);
-            self.client(Priority::Background)
+            self.client(Priority::Poll)
                 .pages::<Written>("list notes", route)
                 .try_take_while(move |one| future::ready(Ok(one.updated_at.0 >= since)))
                 .try_filter_map(move |one| future::ready(Ok(one.found(number))))

@@ -89,7 +89,7 @@ impl GroupListings {
     ) -> Result<Option<Vec<MergeRequestBody>>> {
         let Some((path, group)) = self.group_of(project) else { return Ok(None) };
         let mut group = group.lock().await;
-        let now = project.client(Priority::Background).now();
+        let now = project.client(Priority::Poll).now();
         let is_known = group.projects.get(&project.number).is_some_and(|one| one.since <= since);
         if !is_known || group.projects.len() < SEVERAL || now < group.left_alone_until {
             return Ok(None);
@@ -151,7 +151,7 @@ impl Group {
         let route = Route::new(["groups", path, "merge_requests"]);
         let route = newest_first(route, 100).query("updated_after", since);
         let changed = project
-            .client(Priority::Background)
+            .client(Priority::Poll)
             .pages::<MergeRequestBody>("list merge requests of the group", route);
         let changed: Vec<MergeRequestBody> =
             futures::StreamExt::take(changed, MOST).try_collect().await?;

@@ -49,7 +49,7 @@ impl PullRequests for GitLabProject {
     /// those do not reach back far enough. Where several projects of a group are looked at, the group
     /// is asked for all of them.
     fn changed_since(&self, since: Option<Timestamp>) -> BoxStream<'_, Result<PullRequest>> {
-        let client = self.client(Priority::Background);
+        let client = self.client(Priority::Poll);
         let of_size = |size| newest_first(self.route(["merge_requests"]), size);
         let is_asked_for =
             move |one: &MergeRequestBody| since.is_none_or(|since| one.updated_at.0 >= since);
@@ -88,7 +88,7 @@ impl PullRequests for GitLabProject {
             .query("scope", "all")
             .query("state", "opened")
             .query("per_page", 100);
-        self.client(Priority::Background)
+        self.client(Priority::Poll)
             .pages::<MergeRequestBody>(LIST, route)
             .try_filter_map(|body| future::ready(Ok(body.into_pull_request())))
             .boxed()

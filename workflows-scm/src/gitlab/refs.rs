@@ -104,7 +104,7 @@ impl GitLabProject {
         if !name.is_empty() && !name.ends_with('$') {
             route = route.query("search", format!("^{name}"));
         }
-        let listed = self.client(Priority::Background).look_at_pages::<Named>(LIST, route);
+        let listed = self.client(Priority::Poll).look_at_pages::<Named>(LIST, route);
         let position = move |found: Named| RefPosition {
             name: format!("refs/{kind}/{}", found.name).into(),
             commit: found.commit.id,

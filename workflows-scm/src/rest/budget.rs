@@ -22,8 +22,10 @@ pub(crate) enum Priority {
     Status,
     /// What an event needs before its runs can start.
     Fetch,
-    /// What can wait: polls, sweeps, registrations.
+    /// What can wait a little: looking for what was missed, registrations.
     Background,
+    /// Looking whether there is anything new.
+    Poll,
 }
 
 impl Priority {
@@ -32,6 +34,7 @@ impl Priority {
             Self::Status => "status",
             Self::Fetch => "fetch",
             Self::Background => "background",
+            Self::Poll => "poll",
         }
     }
 }
@@ -118,9 +121,9 @@ impl Window {
         u32::try_from(part).unwrap_or(u32::MAX)
     }
 
-    /// When background work may make the next call that counts; `None` for now. A tenth of what it
-    /// may use it may use at once, and the rest as the window goes by, so that what can wait for
-    /// long (first looks at thousands of repositories) leaves something for what was just changed.
+    /// When polls may make the next call that counts; `None` for now. A tenth of what they may use
+    /// they may use at once, and the rest as the window goes by, so that what can wait for long
+    /// (first looks at thousands of repositories) leaves something for what was just changed.
     fn next(
         &self,
         left: u32,
@@ -264,8 +267,9 @@ impl<H: Host> Governor<H> {
                 (Priority::Status, _) => told(0),
                 // One in fifty stays for what is shown.
                 (Priority::Fetch, _) => told(window.part(2)),
-                (Priority::Background, Cost::Reread) => told(reserve / 2),
-                (Priority::Background, _) => told(reserve)
+                (Priority::Background, _) => told(reserve),
+                (Priority::Poll, Cost::Reread) => told(reserve / 2),
+                (Priority::Poll, _) => told(reserve)
                     .or_else(|| window.next(left, reserve, H::WINDOW, now).map(|at| ("pace", at))),
             };
             if refused.is_some() {
@@ -275,7 +279,7 @@ impl<H: Host> Governor<H> {
         let points = match priority {
             Priority::Status => self.limits.points,
             Priority::Fetch => self.limits.points / 20 * 19,
-            Priority::Background => self.limits.points / 20 * 17,
+            Priority::Background | Priority::Poll => self.limits.points / 20 * 17,
         };
         if account.spent() + cost.points::<H>() > points {
             let until = free_at(account, points, cost.points::<H>(), now);

@@ -77,11 +77,7 @@ async fn a_lost_answer_leaves_the_right_state_in_sight() {
 #[tokio::test]
 async fn progress_leaves_room_for_the_end_and_the_limit_is_told() {
     let github = GitHub::with_token();
-    github.hub.limits(|limits| {
-        limits.content_a_minute = 100_000;
-        limits.content_an_hour = 100_000;
-        limits.points_a_minute = 1_000_000;
-    });
+    github.hub.limits(|limits| limits.points_a_minute = 1_000_000);
     let connection = github.connect().await;
     let mut last = None;
     for minute in 0..600 {

@@ -4,7 +4,7 @@ use git2::Oid;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Route, content, get, route};
+use super::{Route, get, route};
 use crate::{
     access::{Caller, Level, inaccessible},
     answer::{Answer, Reply, Request},
@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(super) const ROUTES: &[Route] = &[
-    content("POST", "/repos/{owner}/{repo}/check-runs", create),
+    route("POST", "/repos/{owner}/{repo}/check-runs", create),
     get("/repos/{owner}/{repo}/check-runs/{check_run_id}", one),
     route("PATCH", "/repos/{owner}/{repo}/check-runs/{check_run_id}", update),
     get("/repos/{owner}/{repo}/check-runs/{check_run_id}/annotations", annotations),

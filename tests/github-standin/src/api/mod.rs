@@ -33,7 +33,8 @@ pub(crate) struct Route {
     pub(crate) method: &'static str,
     pub(crate) template: &'static str,
     pub(crate) handler: Handler,
-    /// Whether GitHub counts it as content that people are told of.
+    /// Whether GitHub counts it as content that people are told of: its description says so of each
+    /// such route ("triggers notifications"), and of no check or status.
     pub(crate) is_content: bool,
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Route, content, get};
+use super::{Route, get, route};
 use crate::{
     access::Level,
     answer::{Answer, Reply, Request},
@@ -12,7 +12,7 @@ use crate::{
 };
 
 pub(super) const ROUTES: &[Route] = &[
-    content("POST", "/repos/{owner}/{repo}/statuses/{sha}", create),
+    route("POST", "/repos/{owner}/{repo}/statuses/{sha}", create),
     get("/repos/{owner}/{repo}/commits/{+ref}/statuses", list),
     get("/repos/{owner}/{repo}/commits/{+ref}/status", combined),
 ];

@@ -58,19 +58,19 @@ async fn what_is_left_goes_to_what_matters_most() {
 }
 
 #[tokio::test]
-async fn what_may_be_free_goes_on_where_other_background_work_waits() {
+async fn what_may_be_free_goes_on_where_other_polls_wait() {
     let (clock, governor) = governor(LIMITS);
     let reset = clock.now() + SignedDuration::from_mins(30);
     for (remaining, expected) in [(1_000, true), (501, true), (500, false)] {
         governor.observe(&WHO, StatusCode::OK, &told(5_000, remaining, reset), "");
-        assert!(call(&governor, Priority::Background, Cost::Read).await.is_err());
-        let made = call(&governor, Priority::Background, Cost::Reread).await;
+        assert!(call(&governor, Priority::Poll, Cost::Read).await.is_err());
+        let made = call(&governor, Priority::Poll, Cost::Reread).await;
         assert_eq!(made.is_ok(), expected, "with {remaining} left");
     }
 }
 
 #[tokio::test]
-async fn background_work_that_counts_is_spread_over_the_hour() {
+async fn polls_that_count_are_spread_over_the_hour_and_what_was_missed_is_not() {
     let (clock, governor) = governor(LIMITS);
     let begun = clock.now();
     let reset = begun + SignedDuration::from_hours(1);
@@ -81,7 +81,7 @@ async fn background_work_that_counts_is_spread_over_the_hour() {
         let before = used;
         while clock.now() < end {
             governor.observe(&WHO, StatusCode::OK, &told(5_000, 5_000 - used, reset), "");
-            match governor.admit(&WHO, Priority::Background, "core", Cost::Read).await {
+            match governor.admit(&WHO, Priority::Poll, "core", Cost::Read).await {
                 Ok(_) => used += 1,
                 Err(held_back) => {
                     let at = until(Err(held_back));
@@ -93,6 +93,10 @@ async fn background_work_that_counts_is_spread_over_the_hour() {
         by_ten_minutes.push(used - before);
     }
     assert_eq!(used, 4_000, "all but the reserve");
+    let hour = clock.now() + SignedDuration::from_hours(1);
+    governor.observe(&WHO, StatusCode::OK, &told(5_000, 1_001, hour), "");
+    call(&governor, Priority::Background, Cost::Read).await.unwrap();
+    call(&governor, Priority::Poll, Cost::Read).await.unwrap_err();
     // A tenth at once, and then as the time goes by.
     assert!(by_ten_minutes[0] <= 400 + 700, "{by_ten_minutes:?}");
     assert!(
