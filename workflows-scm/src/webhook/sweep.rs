@@ -261,11 +261,15 @@ impl EventSource for DeliverySweep {
                     later(now, self.pace.shortest)
                 }
                 Err(error) => {
-                    failures = failures.saturating_add(1);
-                    let next = later(now, self.pace.after_failures(0, failures));
+                    // A limit is no failure: it says until when.
                     let next = match error.kind() {
-                        ErrorKind::RateLimited { until: Some(until) } => next.max(until),
-                        _ => next,
+                        ErrorKind::RateLimited { until: Some(until) } => {
+                            until.max(later(now, SignedDuration::from_secs(1)))
+                        }
+                        _ => {
+                            failures = failures.saturating_add(1);
+                            later(now, self.pace.after_failures(0, failures))
+                        }
                     };
                     context.failed(self.name.as_str(), &error, next);
                     next

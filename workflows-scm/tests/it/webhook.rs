@@ -408,6 +408,28 @@ async fn a_look_that_fails_is_taken_up_where_it_was() {
 }
 
 #[tokio::test]
+async fn a_look_that_a_limit_held_back_goes_on_when_the_limit_says() {
+    use workflows_core::Clock;
+    let mut world = World::new();
+    world.bench.start(sweep(&world));
+    world.bench.through().await;
+    world.repo.set_time("2026-01-01T00:01:00Z".parse().unwrap());
+    world.repo.push("ann", "main", &[("a", "1")]);
+    world.bench.clock.advance(FIVE_MINUTES);
+    for seconds in [3, 20] {
+        let moment = SignedDuration::from_secs(seconds);
+        let until = Some(world.bench.clock.now() + moment);
+        world.scm.fail_next(ScmCall::ReplayDelivery, ErrorKind::RateLimited { until }, "slow down");
+        let (kind, wait) = world.bench.look().await.failure.unwrap();
+        assert_eq!((kind, wait), (ErrorKind::RateLimited { until }, moment));
+        world.bench.clock.advance(wait);
+    }
+    world.bench.through().await;
+    assert_eq!(world.bench.heard().await, ["created refs/heads/main"]);
+    world.bench.stop().await;
+}
+
+#[tokio::test]
 async fn a_new_ledger_looks_back_as_far_as_it_is_told() {
     let mut world = World::new();
     world.repo.push("ann", "main", &[("a", "1")]);
