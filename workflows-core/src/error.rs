@@ -78,6 +78,7 @@ pub struct Error {
     message: String,
     context: Vec<(Cow<'static, str>, String)>,
     source: Option<BoxError>,
+    did_some: bool,
 }
 
 impl Error {
@@ -93,6 +94,7 @@ impl Error {
             message: message.into(),
             context: Vec::new(),
             source: None,
+            did_some: false,
         }
     }
 
@@ -141,6 +143,19 @@ impl Error {
     pub fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// Says that some of what was asked for had been done when it failed.
+    #[must_use]
+    pub fn having_done_some(mut self) -> Self {
+        self.did_some = true;
+        self
+    }
+
+    /// Whether some of what was asked for, or all of it, may have been done: it is known, or nobody
+    /// knows what came of a call that failed as [`ErrorKind::Transient`].
+    pub fn may_have_done_some(&self) -> bool {
+        self.did_some || self.kind == ErrorKind::Transient
     }
 
     /// What kind of failure it was.

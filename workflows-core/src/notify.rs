@@ -17,7 +17,9 @@ use crate::{DeliveryKey, Result, RunState, RunView};
 /// `deliver` is called from the outbox, in order for one run, at least once; the delivery key is the
 /// same when a delivery is repeated, and an implementation that can should use it to tell nobody
 /// twice. `Transient`, `RateLimited` and `Denied` errors are tried again by the engine with back-off
-/// until the notification is too old; other kinds make a dead letter. A notifier whose deliveries
+/// until the notification is too old; other kinds make a dead letter. An error after a part of the
+/// delivery was made says so ([`Error::having_done_some`](crate::Error::having_done_some)), so that
+/// whoever tries again looks for that part. A notifier whose deliveries
 /// fail several times in a row, or are told to wait, is left alone for a while, by all runs.
 ///
 /// A notifier has one destination. It needs no engine: a program may call it with a [`RunView`] of a
@@ -60,8 +62,8 @@ pub struct NotificationView {
     /// ([`Delivered::reference`]), such as the message that can be edited now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earlier: Option<String>,
-    /// Whether this very notification may have reached the receiver before: an answer was lost, or
-    /// the process died before it recorded one. A notifier whose receiver does not drop repetitions
+    /// Whether this very notification, or a part of it, may have reached the receiver before: an
+    /// answer was lost, a later part failed, or the process died before it recorded anything. A notifier whose receiver does not drop repetitions
     /// by itself looks for what that delivery made before it makes it again.
     #[serde(default)]
     pub may_have_reached: bool,

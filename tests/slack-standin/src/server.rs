@@ -52,11 +52,21 @@ pub struct Call {
     pub at: Timestamp,
 }
 
+/// A fault that waits for calls of a method.
+#[derive(Debug)]
+struct Planned {
+    method: String,
+    fault: Fault,
+    /// So many calls go well first.
+    after: u32,
+    times: u32,
+}
+
 #[derive(Debug)]
 struct Shared {
     world: Mutex<World>,
     calls: Mutex<Vec<Call>>,
-    faults: Mutex<Vec<(String, Fault, u32)>>,
+    faults: Mutex<Vec<Planned>>,
     latency: Mutex<Duration>,
 }
 
@@ -67,10 +77,14 @@ impl Shared {
 
     fn fault(&self, method: &str) -> Option<Fault> {
         let mut planned = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        planned.retain(|(_, _, left)| *left > 0);
-        let (_, fault, left) = planned.iter_mut().find(|(of, _, _)| of == method || of == "*")?;
-        *left -= 1;
-        Some(*fault)
+        planned.retain(|one| one.times > 0);
+        let next = planned.iter_mut().find(|one| one.method == method || one.method == "*")?;
+        if next.after > 0 {
+            next.after -= 1;
+            return None;
+        }
+        next.times -= 1;
+        Some(next.fault)
     }
 }
 
@@ -220,8 +234,13 @@ impl Workspace {
 
     /// Makes the next calls of a method (`chat.postMessage`, `webhook`, `*`) go wrong.
     pub fn fail(&self, method: &str, fault: Fault, times: u32) {
+        self.fail_after(method, 0, fault, times);
+    }
+
+    /// The same, after so many calls that go well.
+    pub fn fail_after(&self, method: &str, after: u32, fault: Fault, times: u32) {
         let mut planned = self.shared.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        planned.push((method.to_owned(), fault, times));
+        planned.push(Planned { method: method.to_owned(), fault, after, times });
     }
 
     /// Nothing that was planned goes wrong any more.

@@ -84,6 +84,7 @@ async fn settle(
     outcome: Result<Delivered>,
 ) -> Result<Committed> {
     let now = core.clock.now();
+    told.may_have_reached |= outcome.as_ref().is_err_and(Error::may_have_done_some);
     let again = match outcome {
         Ok(delivered) => {
             told.state = NotificationState::Delivered;
@@ -102,7 +103,6 @@ async fn settle(
             tracing::info!(%error, transition = %told.transition, "a notification is tried again");
             told.result = Some(error.to_string());
             core.metrics.notification(&told.notifier, "retried");
-            told.may_have_reached |= error.kind() == ErrorKind::Transient;
             let tried = told.attempts.saturating_add(1);
             Some(backoff::next_try(&error, tried, told.key.as_str(), now))
         }

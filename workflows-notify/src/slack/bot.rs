@@ -202,7 +202,8 @@ impl Bot {
                 if !mark.cause.is_empty() {
                     self.lead(place.clone(), mark.clone(), self.api.http.now()).await;
                 }
-                self.tell_details(notification, &place, mark, false).await?;
+                let told = self.tell_details(notification, &place, mark, false).await;
+                told.map_err(Error::having_done_some)?;
             }
         }
         Ok(place)

@@ -30,11 +30,13 @@ spec:
     tasks:
     - name: test
       taskSpec: { steps: [{ name: run, image: alpine, script: 'true' }] }
-  notify: [{ notifier: slack, on: [started, succeeded, failed, recovered, still_failing] }]
+  notify: [{ notifier: slack, on: [ON] }]
 ";
+const ON: &str = "started, succeeded, failed, recovered, still_failing";
 
 struct World {
     chat: Chat,
+    on: &'static str,
     store: Arc<dyn Store>,
     scm: ScriptedScm,
     repo: ScriptedRepo,
@@ -51,12 +53,13 @@ impl World {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock));
         let scm = ScriptedScm::new();
         let repo = scm.create("acme/api");
-        Self { chat, store, scm, repo, sink: ScriptedSink::new() }
+        Self { chat, on: ON, store, scm, repo, sink: ScriptedSink::new() }
     }
 
     /// A process of its own: it remembers nothing of another.
     fn engine(&self, store: Arc<dyn Store>) -> Engine {
-        let text = CI.replace("CONNECTION", self.scm.connection().as_str());
+        let text = CI.replace("[ON]", &format!("[{}]", self.on));
+        let text = text.replace("CONNECTION", self.scm.connection().as_str());
         let mut loaded = load("ci.yaml", &text, &LoadContext::registered());
         assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
         Engine::builder()
@@ -237,6 +240,40 @@ async fn two_replicas_tell_once() {
 }
 
 #[tokio::test]
+async fn a_message_whose_details_slack_put_off_or_refused_is_not_posted_again_by_another_process() {
+    let faults = [None, Some(Fault::Word("restricted_action")), Some(Fault::Word("msg_too_long"))];
+    for fault in faults {
+        let world = World { on: "failed", ..World::new() };
+        if fault.is_none() {
+            world.chat.slack.set_limits(|limits| limits.burst = 1);
+        }
+        let first = world.engine(Arc::clone(&world.store));
+        world.pushes("main").await;
+        world.over_time(&first, 3, 2).await;
+        let run = world.runs().await.remove(0);
+        if let Some(fault) = fault {
+            world.chat.slack.fail_after("chat.postMessage", 1, fault, 1);
+        }
+        world.fails(&run, "boom");
+        world.chat.clock.advance(seconds(30));
+        first.run_until_idle().await.unwrap();
+        assert_eq!(world.chat.slack.messages(&world.chat.channel).len(), 1, "without its details");
+
+        let second = world.engine(Arc::clone(&world.store));
+        let query = DeliveryQuery::of(Tenant::default()).state(Some(NotificationState::Dead));
+        for dead in second.handle().notifications(query).await.unwrap().items {
+            let sent = second.handle().resend(&Tenant::default(), dead.key, "again", "ops").await;
+            sent.unwrap();
+        }
+        world.over_time(&second, 20, 2).await;
+        assert_eq!(world.pending().await, 0);
+        let in_channel = world.in_channel();
+        assert_eq!(in_channel.len(), 1, "{fault:?}");
+        assert_eq!(world.chat.slack.in_thread(&world.chat.channel, &in_channel[0].ts).len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn whatever_slack_does_for_a_while_each_run_has_its_one_message_in_the_end() {
     let world = World::new();
     let engine = world.engine(Arc::clone(&world.store));
@@ -275,13 +312,9 @@ async fn whatever_slack_does_for_a_while_each_run_has_its_one_message_in_the_end
 #[tokio::test]
 async fn a_storm_of_failures_of_one_cause_is_one_message_and_delays_no_check() {
     const RUNS: usize = 1_000;
-    let world = World::new();
-    let engine = world.engine(Arc::clone(&world.store));
     // Only the ends are told, as most want it.
-    let text = CI.replace("[started, succeeded, failed, recovered, still_failing]", "[failed]");
-    let text = text.replace("CONNECTION", world.scm.connection().as_str());
-    let mut loaded = load("ci.yaml", &text, &LoadContext::registered());
-    engine.handle().register(&Tenant::default(), loaded.workflows.remove(0)).unwrap();
+    let world = World { on: "failed", ..World::new() };
+    let engine = world.engine(Arc::clone(&world.store));
     for n in 0..RUNS {
         world.pushes(&format!("branch-{n}")).await;
     }
