@@ -109,16 +109,19 @@ impl ParamTemplate {
         }
     }
 
-    /// The caller's parameter of the same name: a manual event brings them, and events of a
-    /// platform's own kinds.
+    /// The caller's parameter of the same name: a manual event brings them as `data.params`, and
+    /// events of a platform's own kinds as their data.
     fn given_by_caller(&self, source: &Source<'_>) -> Result<Value, Refusal> {
         let event = source.values.event;
         let kind = event.get("kind").and_then(Value::as_str).unwrap_or_default();
         let kind = crate::EventKind::new(kind);
-        let open = kind == crate::EventKind::MANUAL || !kind.is_built_in();
-        let given = event.get("data").and_then(|data| data.get(&*self.name)).filter(|_| open);
-        let Some(given) = given else {
-            return Err(Refusal::NoValue(format!("$(event.data[\"{}\"])", self.name)));
+        let (given, place) = match event.get("data") {
+            Some(data) if kind == crate::EventKind::MANUAL => (data.get("params"), "data.params"),
+            Some(data) if !kind.is_built_in() => (Some(data), "data"),
+            _ => (None, "data"),
+        };
+        let Some(given) = given.and_then(|given| given.get(&*self.name)) else {
+            return Err(Refusal::NoValue(format!("$(event.{place}[\"{}\"])", self.name)));
         };
         let name = format!("the caller's parameter {}", shown(&self.name));
         let array = matches!(self.default, Some(Template::List(_) | Template::All(_)));

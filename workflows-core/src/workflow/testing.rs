@@ -72,10 +72,11 @@ pub(crate) fn push_event() -> Event {
 }
 
 /// A caller's request with these parameters.
-pub(crate) fn manual_event(data: &[(&str, serde_json::Value)]) -> Event {
+pub(crate) fn manual_event(params: &[(&str, serde_json::Value)]) -> Event {
     let mut event = push_event();
     event.kind = EventKind::MANUAL;
     event.actions = Vec::<Arc<str>>::new();
-    event.data = data.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    let params = params.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    event.data = [("params".to_owned(), serde_json::Value::Object(params))].into();
     event
 }

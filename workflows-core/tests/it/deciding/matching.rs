@@ -1,8 +1,8 @@
 //! Which events a workflow runs for, and what is recorded of those that it does not run for.
 
 use workflows_core::{
-    ErrorKind, EventKind, conformance::ScmCall, event::PullRequestState, repo::StatusState,
-    store::Outcome,
+    ErrorKind, EventKind, conformance::ScmCall, engine::Submission, event::PullRequestState,
+    repo::StatusState, store::Outcome,
 };
 
 use super::world::{CI, World, param, registered, workflow};
@@ -288,6 +288,28 @@ async fn a_skipped_trigger_shows_neutral_however_many_others_there_are() {
     assert_eq!(rejected_by(&world.outcome(&event, "t7").await), "filter");
     let head = world.repo.head("main");
     assert_eq!(world.shows(&head, "workflows/many"), Some(StatusState::Neutral));
+}
+
+#[tokio::test]
+async fn a_request_gives_the_run_its_parameters() {
+    let spec = "\n  triggers: [{ name: deploy, on: manual }]\n  params:\n  - { name: environment, \
+                default: staging }\n  - { name: workflow, default: none }\n  - { name: by, value: \
+                $(event.data.params.environment), default: nobody }";
+    let world = World::with(&workflow("deploy", spec));
+    let ask = async |key: &str, params: &[(&str, &str)]| {
+        let connection = world.scm.connection();
+        let mut asked = Submission::new(connection, "acme/api", key, "bob");
+        for (name, value) in params {
+            asked = asked.with_param(*name, *value);
+        }
+        world.engine.handle().submit(asked).await.unwrap();
+        world.settles().await;
+        let run = world.runs().await.pop().unwrap();
+        ["environment", "workflow", "by"].map(|name| param(&run, name).as_str().unwrap().to_owned())
+    };
+    assert_eq!(ask("1", &[("environment", "prod")]).await, ["prod", "none", "prod"]);
+    assert_eq!(ask("2", &[]).await, ["staging", "none", "nobody"]);
+    assert_eq!(world.runs().await.len(), 2);
 }
 
 #[tokio::test]
