@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
+    backoff,
     core::Core,
     markdown::{cell, code},
 };
@@ -214,9 +215,9 @@ fn settle<T>(
         }
         Err(error) => error,
     };
-    let age = core.clock.now().duration_since(claim.since);
+    let tried = backoff::tried_for(claim, error.kind(), core.clock.now());
     let may_pass = error.kind().is_retryable() || error.kind() == ErrorKind::Denied;
-    if may_pass && age <= core.options.notification_max_age {
+    if may_pass && tried <= core.options.notification_max_age {
         return Err(match error.kind() {
             ErrorKind::Denied => {
                 Error::transient("answer a command", error.to_string()).caused_by(error)

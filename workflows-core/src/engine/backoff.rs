@@ -41,6 +41,19 @@ pub(crate) fn next_try(error: &Error, attempts: u32, salt: &str, now: Timestamp)
     after(now, whole - jitter)
 }
 
+/// For how long work has been tried, without the time in which nobody was there to try: no longer
+/// than the longest waits between its attempts are together. So what was stored and then left by a
+/// process that was down for days is not given up at its first failure.
+pub(crate) fn tried_for(claim: &Claim, kind: ErrorKind, now: Timestamp) -> SignedDuration {
+    let longest = match kind {
+        ErrorKind::RateLimited { .. } => LONGEST_RATE_LIMIT,
+        _ => LONGEST,
+    };
+    let waits = i32::try_from(claim.attempts.saturating_sub(1)).unwrap_or(i32::MAX);
+    let waited = longest.checked_mul(waits).unwrap_or(SignedDuration::MAX);
+    now.duration_since(claim.since).min(waited)
+}
+
 /// An instant so long after another, or the last one there is.
 pub(crate) fn after(now: Timestamp, by: SignedDuration) -> Timestamp {
     now.checked_add(by).unwrap_or(Timestamp::MAX)

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 
-use super::{core::Core, masking::fingerprints, transition::follow};
+use super::{backoff, core::Core, masking::fingerprints, transition::follow};
 use crate::{
     CancelMode, Capability, Error, ErrorKind, Result, Run, RunSink, RunState,
     policy::{PlannedRun, Verdict},
@@ -216,7 +216,8 @@ fn never_cancels(core: &Core, claim: &Claim, error: &Error) -> bool {
 }
 
 fn is_given_up(core: &Core, claim: &Claim) -> bool {
-    core.clock.now().duration_since(claim.since) > core.options.give_up_dispatch_after
+    let tried = backoff::tried_for(claim, ErrorKind::Transient, core.clock.now());
+    tried > core.options.give_up_dispatch_after
 }
 
 /// Something is wrong outside that somebody may mend: tried again, as a fault that passes.

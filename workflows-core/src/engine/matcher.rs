@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     announce::NoRun,
+    backoff,
     candidates::{in_repository, sources},
     commands,
     commit_notes::{behind_everything, note_order, quoted, skipped_because},
@@ -149,7 +150,8 @@ fn is_final(core: &Core, claim: &Claim, error: &Error) -> bool {
         ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Unsupported => true,
         // Credentials are mended by people, which takes time.
         ErrorKind::Denied | ErrorKind::RateLimited { .. } | ErrorKind::Transient => {
-            core.clock.now().duration_since(claim.since) >= core.options.give_up_matching_after
+            let tried = backoff::tried_for(claim, error.kind(), core.clock.now());
+            tried >= core.options.give_up_matching_after
         }
     }
 }

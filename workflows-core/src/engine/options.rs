@@ -22,7 +22,8 @@ pub struct EngineOptions {
     /// notifications.
     pub progress_interval: SignedDuration,
     /// For how long an event is tried that cannot be decided because something does not answer;
-    /// then the failure is recorded as its decision. All workflows wait, those too that are
+    /// then the failure is recorded as its decision. Time in which no engine was there to try does
+    /// not count, here and for runs and statuses. All workflows wait, those too that are
     /// registered, when what the event's repository defines cannot be read: an event has one
     /// decision. Where that must not be, [`ConnectionOptions::registered_only`] keeps the
     /// repository's own definitions out.

@@ -135,11 +135,11 @@ async fn report(
 /// What cannot be shown is recorded as such until the run changes again. Faults that pass are tried
 /// again for a long time; so is a refusal, for the credentials may be mended meanwhile.
 fn is_given_up(core: &Core, claim: &Claim, error: &Error) -> bool {
-    let age = core.clock.now().duration_since(claim.since);
+    let tried = backoff::tried_for(claim, error.kind(), core.clock.now());
     match error.kind() {
-        ErrorKind::NotFound => age > UNKNOWN.min(core.options.status_max_age),
+        ErrorKind::NotFound => tried > UNKNOWN.min(core.options.status_max_age),
         kind if kind.is_retryable() || kind == ErrorKind::Denied => {
-            age > core.options.status_max_age
+            tried > core.options.status_max_age
         }
         _ => true,
     }

@@ -200,7 +200,7 @@ impl Workers {
                 Vec::new()
             }
             () = self.abort.cancelled() => {
-                stage::give_back_untouched(&self.core, claim).await;
+                stage::give_back_broken_off(&self.core, claim).await;
                 Vec::new()
             }
         }

@@ -26,9 +26,9 @@ pub(crate) use self::{
     hold::{hold, is_held, unhold},
     wake::leaving,
 };
-use super::{core::Core, transition::follow};
+use super::{backoff, core::Core, transition::follow};
 use crate::{
-    CancelMode, Error, Result, Run, RunKey, RunState, Store, Tenant, WorkflowId,
+    CancelMode, Error, ErrorKind, Result, Run, RunKey, RunState, Store, Tenant, WorkflowId,
     run::{CancelReason, Cancellation},
     source::Connections,
     store::{
@@ -44,12 +44,12 @@ pub(crate) async fn run(core: &Core, claim: &Claim) -> Result<Committed> {
         return core.store.commit(&claim.lease, Effects::default()).await;
     };
     let now = core.clock.now();
-    let waited = now.duration_since(claim.since);
+    let tried = backoff::tried_for(claim, ErrorKind::Transient, now);
     let scheduler = Scheduler {
         store: core.store.as_ref(),
         connections: core.connections.as_ref(),
         call_timeout: core.options.call_timeout.unsigned_abs(),
-        patient: waited < core.options.give_up_matching_after,
+        patient: tried < core.options.give_up_matching_after,
         now,
     };
     let mut scheduled = scheduler.decide(&claim.work.tenant, key).await?;

@@ -86,6 +86,17 @@ async fn give_back(core: &Core, claim: &Claim, error: &Error) {
     }
 }
 
+/// Gives back a claim on which work was broken off, since the drain is over: it is due at once.
+/// It stays an attempt, for what it called may have taken effect.
+pub(crate) async fn give_back_broken_off(core: &Core, claim: &Claim) {
+    let error = claim.last_error.clone();
+    let error = error.unwrap_or_else(|| "the engine stopped before it came to an end".to_owned());
+    let release = Release { not_before: None, error: Some(error) };
+    if let Err(error) = core.store.release(&claim.lease, release).await {
+        tracing::debug!(%error, "a claim could not be given back");
+    }
+}
+
 /// Gives back a claim that nobody worked on: it is due at once.
 pub(crate) async fn give_back_untouched(core: &Core, claim: &Claim) {
     if let Err(error) = core.store.release(&claim.lease, Release::default()).await {

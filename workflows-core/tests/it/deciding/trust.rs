@@ -218,10 +218,28 @@ async fn an_event_that_can_never_be_decided_is_recorded_as_failed_after_a_while(
     let (_, opened) = world.repo.open_pull_request("alice", "feature", "main");
     world.scm.go_down();
     let event = world.hears(opened).await.unwrap();
-    world.passes(jiff::SignedDuration::from_hours(7));
-    world.settles().await;
+    world.tries_for(SignedDuration::from_hours(5)).await;
+    assert!(world.batches(&event.key).await.is_empty(), "it is tried for six hours");
+    world.tries_for(SignedDuration::from_hours(2)).await;
     let batch = world.batches(&event.key).await.pop().unwrap();
     assert!(batch.judged_by["failure"].contains("the host is down"), "{batch:?}");
+}
+
+#[tokio::test]
+async fn an_event_that_nobody_was_there_to_decide_is_not_given_up_at_its_first_failures() {
+    let world = World::with(CI);
+    world.repo.push("alice", "feature", &[("a", "1")]);
+    let (_, opened) = world.repo.open_pull_request("alice", "feature", "main");
+    let event = world.store.admit(vec![opened], None).await.unwrap()[0].event().cloned().unwrap();
+    for _ in 0..2 {
+        world.passes(SignedDuration::from_hours(24 * 3));
+        world.scm.fail_next(ScmCall::ListDirectory, ErrorKind::Transient, "502");
+        world.settles().await;
+        assert!(world.batches(&event.key).await.is_empty(), "it is tried again");
+    }
+    world.passes(SignedDuration::from_hours(24 * 3));
+    world.settles().await;
+    assert_eq!(world.runs().await.len(), 1);
 }
 
 /// Opens a pull request from a fork, and moves its head to a commit that the repository has.
@@ -307,11 +325,9 @@ async fn a_strangers_event_that_cannot_be_decided_leaves_the_status_of_definitio
     world.scm.go_down();
     world.hears(opened).await;
     let event = world.hears(moved).await.unwrap();
-    world.passes(SignedDuration::from_hours(7));
-    world.settles().await;
+    world.tries_for(SignedDuration::from_hours(7)).await;
     world.scm.come_back();
-    world.passes(SignedDuration::from_hours(1));
-    world.settles().await;
+    world.tries_for(SignedDuration::from_hours(1)).await;
     let batch = world.batches(&event.key).await.pop().unwrap();
     assert!(batch.judged_by.contains_key("failure"), "{batch:?}");
     assert_eq!(world.repo.status_history(&head, definitions), before);

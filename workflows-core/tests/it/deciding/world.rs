@@ -5,7 +5,8 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use workflows_core::{
-    CommitId, Event, EventKey, ManualClock, Observation, Permission, Policy, Run, Store, Tenant,
+    Clock, CommitId, Event, EventKey, ManualClock, Observation, Permission, Policy, Run, Store,
+    Tenant,
     conformance::{ScriptedRepo, ScriptedScm, ScriptedSink},
     engine::{ConnectionOptions, Engine, EngineBuilder},
     repo::{Status, StatusState},
@@ -108,6 +109,15 @@ impl World {
     /// The engine does what is due now and a little later.
     pub(super) async fn settles(&self) {
         self.engine.run_until_idle().await.unwrap();
+    }
+
+    /// Time passes while the engine tries again what is due.
+    pub(super) async fn tries_for(&self, time: SignedDuration) {
+        let until = self.clock.now() + time;
+        while self.clock.now() < until {
+            self.passes(SignedDuration::from_mins(5));
+            self.settles().await;
+        }
     }
 
     pub(super) fn passes(&self, time: SignedDuration) {

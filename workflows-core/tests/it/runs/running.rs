@@ -124,6 +124,7 @@ async fn what_is_under_way_when_the_drain_is_over_is_given_back_at_once() {
     assert_eq!(world.state(&run).await, RunState::Admitted);
     let claimed = world.store.claim(ClaimRequest::of(Stage::Dispatch, 1)).await.unwrap();
     assert_eq!(claimed.claims.len(), 1, "nobody waits for a lease to end");
+    assert_eq!(claimed.claims[0].attempts, 2, "the sink may have heard of it");
     drop(held);
 }
 
