@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::{backoff, core::Core};
 use crate::{
-    Result, Tenant, WorkflowId,
-    store::{PageRequest, Prune, Pruned, RunQuery, RunsToKeep},
+    Error, ErrorKind, Result, Tenant, WorkflowId,
+    store::{CursorMove, PageRequest, Prune, Pruned, RunQuery, RunsToKeep},
     workflow::Retention,
 };
 
@@ -45,40 +46,44 @@ pub(crate) async fn keep(core: Arc<Core>, stop: CancellationToken) {
     }
 }
 
+/// The cursor that keeps a tenant's rules, so that a start does not read its archive.
+const CURSOR: &str = "retention";
+/// A run may be committed so long after it was planned.
+const LATE: SignedDuration = SignedDuration::from_hours(1);
+
 /// What workflows say about the retention of their runs, as their newest run has it.
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
-    known: BTreeMap<(Tenant, WorkflowId), Retention>,
-    /// Runs planned before this have been read.
-    read_until: Option<Timestamp>,
+    of: BTreeMap<Tenant, Kept>,
+}
+
+/// What is known of a tenant, and the cursor's text that says so.
+#[derive(Debug, Default)]
+struct Kept {
+    rules: TenantRules,
+    text: Option<String>,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TenantRules {
+    /// When the newest run was planned that was read.
+    newest: Option<Timestamp>,
+    workflows: Vec<(WorkflowId, Retention)>,
 }
 
 impl Rules {
-    /// Reads the runs that were planned since this was last called; the first time, all.
+    /// Reads the runs that were planned since this was last called by any engine on the ledger; the
+    /// first time of all, every run.
     async fn read(&mut self, core: &Core) -> Result<()> {
-        let now = core.clock.now();
         for tenant in core.tenants() {
-            let mut newest: BTreeMap<WorkflowId, Option<Retention>> = BTreeMap::new();
-            let mut query = RunQuery::of(tenant.clone())
-                .since(self.read_until)
-                .page(PageRequest { limit: 500, after: None });
-            loop {
-                let page = core.store.runs(query.clone()).await?;
-                for run in page.items {
-                    newest.entry(run.workflow).or_insert(run.retention);
-                }
-                let Some(next) = page.next else { break };
-                query.page.after = Some(next);
-            }
-            for (workflow, retention) in newest {
-                let key = (tenant.clone(), workflow);
-                match retention {
-                    Some(retention) => self.known.insert(key, retention),
-                    None => self.known.remove(&key),
-                };
-            }
+            let kept = match self.of.remove(&tenant) {
+                Some(kept) => kept,
+                None => Kept::load(core, &tenant).await?,
+            };
+            let kept = kept.read(core, &tenant).await?;
+            self.of.insert(tenant, kept);
         }
-        self.read_until = Some(now);
         Ok(())
     }
 
@@ -88,15 +93,70 @@ impl Rules {
             let age = crate::workflow::parse_duration(age).ok()?;
             Some(backoff::before(now, age))
         };
-        self.known
-            .iter()
-            .map(|((tenant, workflow), retention)| RunsToKeep {
+        let of = self.of.iter();
+        of.flat_map(|(tenant, kept)| {
+            kept.rules.workflows.iter().map(|(workflow, retention)| RunsToKeep {
                 tenant: tenant.clone(),
                 workflow: workflow.clone(),
                 runs: retention.runs,
                 ended_since: age(retention),
             })
-            .collect()
+        })
+        .collect()
+    }
+}
+
+impl Kept {
+    async fn load(core: &Core, tenant: &Tenant) -> Result<Self> {
+        let text = core.store.cursor(tenant, CURSOR).await?;
+        let rules = text.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        Ok(Self { rules: rules.unwrap_or_default(), text })
+    }
+
+    async fn read(mut self, core: &Core, tenant: &Tenant) -> Result<Self> {
+        let known = std::mem::take(&mut self.rules);
+        let since = known.newest.map(|newest| backoff::before(newest, LATE));
+        let mut query =
+            RunQuery::of(tenant.clone()).since(since).page(PageRequest { limit: 500, after: None });
+        let mut newest = known.newest;
+        let mut said: BTreeMap<WorkflowId, Option<Retention>> = BTreeMap::new();
+        loop {
+            let page = core.store.runs(query.clone()).await?;
+            for run in page.items {
+                newest = newest.max(Some(run.created_at));
+                said.entry(run.workflow).or_insert(run.retention);
+            }
+            let Some(next) = page.next else { break };
+            query.page.after = Some(next);
+        }
+        for (workflow, retention) in known.workflows {
+            said.entry(workflow).or_insert(Some(retention));
+        }
+        let workflows = said.into_iter().filter_map(|(workflow, said)| Some((workflow, said?)));
+        self.rules = TenantRules { newest, workflows: workflows.collect() };
+        self.keep(core, tenant).await?;
+        Ok(self)
+    }
+
+    /// Puts the rules into the ledger. Where another engine was faster, its are as good.
+    async fn keep(&mut self, core: &Core, tenant: &Tenant) -> Result<()> {
+        let to = serde_json::to_string(&self.rules).map_err(|error| {
+            Error::invalid("keep what workflows say about retention", error.to_string())
+        })?;
+        if self.text.as_ref() == Some(&to) || self.rules.newest.is_none() {
+            return Ok(());
+        }
+        let (tenant, from) = (tenant.clone(), self.text.take());
+        let moved =
+            CursorMove { tenant: tenant.clone(), name: CURSOR.into(), from, to: to.clone() };
+        self.text = match core.store.admit(Vec::new(), Some(moved)).await {
+            Ok(_) => Some(to),
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                core.store.cursor(&tenant, CURSOR).await?
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(())
     }
 }
 
