@@ -9,6 +9,7 @@ use super::{Definition, Pattern, TriggerSet};
 use crate::{
     ConnectionName, EventKind, RepoRef, Tenant, WorkflowId,
     source::{Interests, RepoInterest},
+    workflow::AsOf,
 };
 
 /// The registered workflows, found by tenant, connection, repository and kind of event.
@@ -245,15 +246,19 @@ pub(crate) fn note_interests(definition: &Definition, interest: &mut RepoInteres
         interest.kinds.insert(trigger.kind().clone());
         interest.ref_prefixes.extend(trigger.ref_prefixes());
     }
-    // A schedule asks where its ref stood, so its ref is watched.
-    for (_, schedule) in definition.schedules() {
-        if let Some(reference) = &schedule.reference {
-            let full = match reference.starts_with("refs/") {
-                true => reference.clone(),
-                false => format!("refs/heads/{reference}"),
-            };
-            interest.ref_prefixes.insert(full.into());
-        }
+    // A schedule that asks where its ref stood needs the ref to be watched. Which one the default
+    // branch is, and whether a short name is a branch or a tag, is not known here.
+    let looking_back = definition
+        .schedules()
+        .iter()
+        .filter(|(_, schedule)| matches!(schedule.as_of, Some(AsOf::Age(_))));
+    for (_, schedule) in looking_back {
+        let refs = match schedule.reference.as_deref() {
+            None => vec!["refs/heads/".to_owned()],
+            Some(full) if full.starts_with("refs/") => vec![full.to_owned()],
+            Some(short) => vec![format!("refs/heads/{short}"), format!("refs/tags/{short}")],
+        };
+        interest.ref_prefixes.extend(refs.into_iter().map(Arc::from));
     }
 }
 

@@ -92,7 +92,11 @@ fn interests_name_the_repositories_the_kinds_and_the_narrowest_prefixes() {
         .upsert(definition(
             "night",
             "acme/*",
-            json!([{"name": "n", "on": "schedule", "schedule": {"cron": "@daily", "ref": "nightly"}}]),
+            json!([
+                {"name": "n", "on": "schedule",
+                 "schedule": {"cron": "@daily", "ref": "nightly", "asOf": "7d"}},
+                {"name": "o", "on": "schedule", "schedule": {"cron": "@daily", "ref": "now"}},
+            ]),
         ))
         .unwrap();
     let interests = index.interests();
@@ -106,6 +110,29 @@ fn interests_name_the_repositories_the_kinds_and_the_narrowest_prefixes() {
         prefixes,
         ["refs/heads/main", "refs/heads/nightly", "refs/heads/release/", "refs/tags/"]
     );
+}
+
+#[test]
+fn a_schedule_that_looks_back_has_its_ref_watched_whatever_that_is_called() {
+    let watched = |schedule: serde_json::Value| {
+        let index = Index::new();
+        let trigger = json!([{"name": "n", "on": "schedule", "schedule": schedule}]);
+        index.upsert(definition("night", "acme/api", trigger)).unwrap();
+        let interests = index.interests();
+        let prefixes = interests.repos.first().unwrap().ref_prefixes.iter();
+        prefixes.map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let daily = |reference: Option<&str>, as_of: serde_json::Value| {
+        let mut schedule = json!({"cron": "@daily", "asOf": as_of});
+        if let Some(reference) = reference {
+            schedule["ref"] = reference.into();
+        }
+        watched(schedule)
+    };
+    assert_eq!(daily(None, json!("7d")), ["refs/heads/"]);
+    assert_eq!(daily(Some("v1"), json!("7d")), ["refs/heads/v1", "refs/tags/v1"]);
+    assert_eq!(daily(Some("refs/tags/v1"), json!("7d")), ["refs/tags/v1"]);
+    assert!(daily(Some("v1"), json!({"succeededIn": "ci"})).is_empty());
 }
 
 #[derive(Debug, Clone)]
