@@ -158,7 +158,7 @@ impl SqliteStore {
         options: SqliteOptions,
         clock: SharedClock,
     ) -> Result<Self> {
-        let path = path.as_ref().to_path_buf();
+        let path = itself(path.as_ref());
         let lock = lock(&path, options.lock_wait).await?;
         let file = SqliteConnectOptions::new()
             .filename(&path)
@@ -271,6 +271,13 @@ impl SqliteStore {
         self.operations.send(operation).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())
     }
+}
+
+/// The file that a path leads to, so that all that is beside the ledger is beside that.
+fn itself(path: &Path) -> PathBuf {
+    let is_link = path.symlink_metadata().is_ok_and(|found| found.is_symlink());
+    let target = if is_link { path.canonicalize().ok() } else { None };
+    target.unwrap_or_else(|| path.to_path_buf())
 }
 
 /// Takes the lock that says whose the file is. The system lets go of it when the process dies.

@@ -72,6 +72,10 @@ async fn a_second_engine_on_one_file_is_refused_until_the_first_lets_go() {
     let text = error.to_string();
     assert!(text.contains("another engine has the file open"), "{text}");
     assert!(text.contains("ledger.db.lock"), "{text}");
+    let link = directory.path().join("link.db");
+    std::os::unix::fs::symlink(&path, &link).expect("a link");
+    let error = open(&link).await.expect_err("a second engine got in by a link");
+    assert_eq!(error.kind(), ErrorKind::Conflict);
     first.admit(vec![push(1)], None).await.expect("the first goes on");
     first.close().await;
     let error = first.admit(vec![push(2)], None).await.expect_err("it is closed");
