@@ -102,7 +102,7 @@ pub fn commands(comment: &str) -> Vec<Command> {
         end -= 1;
     }
     let mut found = Vec::new();
-    let mut fence: Option<(char, usize)> = None;
+    let mut fence: Option<Fence> = None;
     let mut in_html_comment = false;
     for line in comment[..end].lines() {
         let indent = line.len() - line.trim_start_matches(' ').len();
@@ -111,17 +111,20 @@ pub fn commands(comment: &str) -> Vec<Command> {
             in_html_comment = !text.contains("-->");
             continue;
         }
-        if let Some((mark, length)) = fence {
-            let run = text.chars().take_while(|c| *c == mark).count();
-            if indent < 4 && run >= length && run == text.chars().count() {
-                fence = None;
+        if let Some(open) = &fence {
+            // With its list item, a code block ends too.
+            if text.is_empty() || indent >= open.within {
+                if open.is_closed_by(indent, text) {
+                    fence = None;
+                }
+                continue;
             }
-            continue;
+            fence = None;
         }
         if indent >= 4 || line[indent..].starts_with('\t') {
             continue;
         }
-        if let Some(opened) = fence_of(text) {
+        if let Some(opened) = Fence::opened_by(indent, text) {
             fence = Some(opened);
             continue;
         }
@@ -148,12 +151,45 @@ pub fn commands(comment: &str) -> Vec<Command> {
     found
 }
 
-fn fence_of(text: &str) -> Option<(char, usize)> {
-    let mark = text.chars().next().filter(|c| matches!(c, '`' | '~'))?;
-    let run = text.chars().take_while(|c| *c == mark).count();
-    // An inline code span that begins a line is no fence.
-    let info = &text[run..];
-    (run >= 3 && !(mark == '`' && info.contains('`'))).then_some((mark, run))
+/// An open code block, as <https://spec.commonmark.org/0.31.2/#fenced-code-blocks> has them.
+struct Fence {
+    mark: char,
+    length: usize,
+    /// Where the text of the list item begins that it is in; 0 outside of lists.
+    within: usize,
+}
+
+impl Fence {
+    fn opened_by(indent: usize, text: &str) -> Option<Self> {
+        let mut inner = text;
+        while let Some(rest) = behind_list_marker(inner) {
+            inner = rest;
+        }
+        let within = if inner.len() == text.len() { 0 } else { indent + text.len() - inner.len() };
+        let mark = inner.chars().next().filter(|c| matches!(c, '`' | '~'))?;
+        let length = inner.chars().take_while(|c| *c == mark).count();
+        // An inline code span that begins a line is no fence.
+        let info = &inner[length..];
+        let opens = length >= 3 && !(mark == '`' && info.contains('`'));
+        opens.then_some(Self { mark, length, within })
+    }
+
+    fn is_closed_by(&self, indent: usize, text: &str) -> bool {
+        let length = text.chars().take_while(|c| *c == self.mark).count();
+        indent < self.within + 4 && length >= self.length && length == text.chars().count()
+    }
+}
+
+/// What stands in a list item that begins here.
+fn behind_list_marker(text: &str) -> Option<&str> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let rest = match digits {
+        0 => text.strip_prefix(['-', '*', '+']),
+        1..=9 => text[digits..].strip_prefix(['.', ')']),
+        _ => None,
+    }?;
+    let inner = rest.trim_start_matches(' ');
+    (inner.len() < rest.len()).then_some(inner)
 }
 
 fn split_command(text: &str) -> Option<(&str, &str)> {
@@ -363,6 +399,18 @@ mod tests {
         assert_eq!(names("```inline``` code\n/test"), ["/test"]);
         assert_eq!(names("<!-- hidden -->\n/test"), ["/test"]);
         assert!(names("```\nnever closed\n/test").is_empty());
+    }
+
+    #[test]
+    fn a_code_block_in_a_list_is_one_and_ends_with_it() {
+        assert_eq!(names("- ```\n  /cancel\n  ```\n/test"), ["/test"]);
+        assert_eq!(
+            names("1. like this:\n\n10) - ~~~sh\n      /cancel\n      ~~~\n/test"),
+            ["/test"]
+        );
+        assert_eq!(names("* ```\n  /cancel\n\n  /cancel\n/test"), ["/test"], "never closed");
+        assert!(names("- ```\n  /cancel\n      ```\n  /cancel").is_empty(), "not a fence");
+        assert_eq!(names("-```\n/test"), ["/test"], "no list");
     }
 
     #[test]
