@@ -41,9 +41,9 @@ struct ConcurrencyFields {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     max_running: Option<u32>,
-    /// With `queue`: how many may wait; a further one ends as expired. No limit when left out.
+    /// With `queue`: how many may wait; a further one ends as expired. None may with 0. No limit
+    /// when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
     max_queued: Option<u32>,
     /// With `queue`: how long one may wait, such as `30m`; then it ends as expired. No limit when
     /// left out.
@@ -165,7 +165,7 @@ pub struct QueueLimits {
     /// How many may run together. One when left out.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub max_running: u32,
-    /// How many may wait; a further one ends as expired. No limit when left out.
+    /// How many may wait; a further one ends as expired. None may with 0. No limit when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_queued: Option<u32>,
     /// How long one may wait, such as `30m`; then it ends as expired. No limit when left out.

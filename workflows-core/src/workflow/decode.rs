@@ -26,8 +26,26 @@ pub(crate) struct Decoded<T> {
     pub(crate) problems: Vec<Problem>,
     /// The fields that were taken out.
     pub(crate) wrong: BTreeSet<String>,
-    /// Whether an item of a list was taken out, so that the items behind it have other indices.
-    pub(crate) shifted: bool,
+}
+
+impl<T> Decoded<T> {
+    /// A field of the value as it stands in the document: where an item of a list was taken out, the
+    /// items behind it have other indices.
+    pub(crate) fn as_written(&self, field: &str) -> String {
+        let mut written = String::new();
+        let mut rest = field;
+        while let Some((before, (index, behind))) =
+            rest.split_once('[').and_then(|(before, after)| Some((before, after.split_once(']')?)))
+        {
+            written.push_str(before);
+            let list = written.clone();
+            let is_left = |at: &usize| !self.wrong.contains(&format!("{list}[{at}]"));
+            let place = index.parse().ok().and_then(|index| (0..).filter(is_left).nth(index));
+            written.push_str(&place.map_or_else(|| format!("[{index}]"), |at| format!("[{at}]")));
+            rest = behind;
+        }
+        written + rest
+    }
 }
 
 /// Reads a value as a `T`; `root` is the path that problems begin with.
@@ -50,19 +68,13 @@ pub(crate) fn decode<T: DeserializeOwned>(value: &Value, root: &str) -> Decoded<
         }
     }
     let report = report.into_inner();
-    Decoded {
-        value: decoded,
-        problems: report.problems,
-        wrong: report.wrong,
-        shifted: report.shifted,
-    }
+    Decoded { value: decoded, problems: report.problems, wrong: report.wrong }
 }
 
 #[derive(Default)]
 struct Report {
     problems: Vec<Problem>,
     wrong: BTreeSet<String>,
-    shifted: bool,
 }
 
 impl Report {
@@ -97,7 +109,6 @@ impl Report {
     }
 
     fn take_out(&mut self, path: String, root: &str) -> bool {
-        self.shifted |= path.ends_with(']');
         let possible = path != root;
         self.wrong.insert(path) && possible
     }

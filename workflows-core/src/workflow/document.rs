@@ -29,10 +29,10 @@ pub struct Workflow {
     pub spec: WorkflowSpec,
 }
 
-/// Name and labels of a workflow. What Kubernetes adds to an object's metadata is accepted and has
-/// no meaning here.
+/// Name and labels of a workflow. What Kubernetes adds to an object's metadata is left out before
+/// a document is read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Metadata {
     /// The name: a DNS-1123 subdomain, unique in its tenant or repository.
     pub name: Arc<str>,

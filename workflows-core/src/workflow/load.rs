@@ -380,16 +380,23 @@ impl ReadWorkflow {
 
 fn read_workflow(value: &Value, context: &LoadContext) -> Result<ReadWorkflow, Vec<Problem>> {
     let value = without_what_kubernetes_adds(value);
-    let decoded = decode::<Workflow>(&value, "");
-    let mut problems = decoded.problems;
-    if let Some(workflow) = decoded.value {
-        // A part that was taken out is no reason to call another one wrong.
+    let mut decoded = decode::<Workflow>(&value, "");
+    let mut problems = std::mem::take(&mut decoded.problems);
+    if let Some(workflow) = decoded.value.take() {
+        // A part that was taken out is no reason to call another one wrong that refers to it.
         let mut compiled = None;
-        if !decoded.shifted {
+        let referred_to = |wrong: &String| {
+            let lists = ["spec.triggers", "spec.notify", "spec.concurrency"];
+            wrong.ends_with(']') && !lists.iter().any(|list| wrong.starts_with(list))
+        };
+        if !decoded.wrong.iter().any(referred_to) {
             let mut further = validate::validate(&workflow, context);
             let templates = Templates::compile(&workflow, context.place, &mut further);
             let triggers = validate::compile_triggers(&workflow.spec.triggers, &mut further);
             compiled = Some((templates, triggers));
+            for problem in &mut further {
+                problem.field = decoded.as_written(&problem.field);
+            }
             problems.extend(further.into_iter().filter(|problem| {
                 !decoded.wrong.iter().any(|wrong| {
                     wrong.starts_with(&problem.field) || problem.field.starts_with(wrong)

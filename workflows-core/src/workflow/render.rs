@@ -356,19 +356,24 @@ impl LoadedWorkflow {
         let spec = file.pipeline.spec();
         let mut problems = check_against_pipeline(spec, &given, &workspaces);
         ours_in_tekton("spec", spec, &mut problems);
-        match problems.first() {
-            None => Ok(()),
-            Some(problem) => {
-                let mut error = Error::invalid("render the run", &problem.message);
-                error = error.with("field", &problem.field).with("pipeline", path);
-                Err(match &problem.remedy {
-                    Some(remedy) => error.with("remedy", remedy),
-                    None => error,
-                })
-            }
+        let Some((problem, others)) = problems.split_first() else { return Ok(()) };
+        let mut error = Error::invalid("render the run", &problem.message);
+        error = error.with("field", &problem.field).with("pipeline", path);
+        if let Some(remedy) = &problem.remedy {
+            error = error.with("remedy", remedy);
         }
+        for problem in others.iter().take(MOST_TOLD) {
+            error = error.with("and", format!("{}: {}", problem.field, problem.message));
+        }
+        if others.len() > MOST_TOLD {
+            error = error.with("and", format!("{} more", others.len() - MOST_TOLD));
+        }
+        Err(error)
     }
 }
+
+/// So many problems of a Pipeline are told besides the first.
+const MOST_TOLD: usize = 9;
 
 fn insert_list(run: &mut Map<String, Value>, name: &str, items: Vec<Value>) {
     if !items.is_empty() {

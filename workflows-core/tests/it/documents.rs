@@ -109,13 +109,33 @@ fn each_rule_is_told_with_its_field_and_what_is_allowed() {
             "triggers: [{ name: a, on: schedule, schedule: { cron: '@daily' }, filter: \
              'event.pull_request.draft' }]",
             "spec.triggers[0].filter",
-            "the filter names `event.pull_request.draft`, which a schedule's slot never has",
+            "the filter names `event.pull_request.draft`, which events of the kind schedule never have",
         ),
         (
             "triggers: [{ name: a, on: schedule, schedule: { cron: '@daily' }, filter: \
              'body.size > 3' }]",
             "spec.triggers[0].filter",
-            "the filter names `body`, which a schedule's slot never has",
+            "the filter names `body`, which events of the kind schedule never have",
+        ),
+        (
+            "triggers: [{ name: a, on: push, filter: 'event.pull_request.draft' }]",
+            "spec.triggers[0].filter",
+            "the filter names `event.pull_request.draft`, which events of the kind push never have",
+        ),
+        (
+            "triggers: [{ name: a, on: pull_request, filter: 'event.comment.body == \"x\"' }]",
+            "spec.triggers[0].filter",
+            "the filter names `event.comment.body`, which events of the kind pull_request never have",
+        ),
+        (
+            "triggers: [{ name: a, on: deployment, command: /bench }]",
+            "spec.triggers[0].command",
+            "`command` has no meaning for events of the kind deployment (it has a meaning with on: comment)",
+        ),
+        (
+            "triggers: [{ name: a, on: deployment, schedule: { cron: '@daily' } }]",
+            "spec.triggers[0].schedule",
+            "`schedule` has no meaning for events of the kind deployment (it has a meaning with on: schedule)",
         ),
         (
             "triggers: [{ name: a, on: comment, command: /retest }]",
@@ -294,6 +314,33 @@ fn each_rule_is_told_with_its_field_and_what_is_allowed() {
             "{spec}\nwanted ...{wanted}\nfound  {lines:#?}"
         );
     }
+}
+
+#[test]
+fn what_cannot_be_read_hides_no_error_elsewhere_and_moves_none() {
+    let spec = "triggers:
+- { on: push }
+- { name: b, on: push, branches: ['{a'] }
+- { name: b, on: pussh }
+notify:
+- { notifier: slack, on: [failure, failed], filter: 'nonsense(' }
+retention: { age: soon }";
+    let loaded = load_spec(spec, &LoadContext::in_repository());
+    let fields: Vec<&str> = loaded.problems.iter().map(|problem| &*problem.field).collect();
+    assert_eq!(
+        fields,
+        [
+            "spec.triggers[0]",
+            "spec.triggers[1].branches[0]",
+            "spec.triggers[2].name",
+            "spec.triggers[2].on",
+            "spec.notify[0].on[0]",
+            "spec.notify[0].filter",
+            "spec.retention.age",
+        ],
+        "{:#?}",
+        loaded.problems
+    );
 }
 
 #[test]

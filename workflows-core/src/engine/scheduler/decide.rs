@@ -193,8 +193,11 @@ fn full_queue(
     let waiting = others(group, situation.run)
         .filter(|member| member.state == RunState::Queued && !superseded.contains(&member.run))
         .count();
-    (waiting >= limit as usize)
-        .then(|| format!("the queue of {} is full: {waiting} wait in it already", group.group))
+    let group = &group.group;
+    (waiting >= limit as usize).then(|| match limit {
+        0 => format!("{group} is taken, and none may wait for it"),
+        _ => format!("the queue of {group} is full: {waiting} wait in it already"),
+    })
 }
 
 fn deadline_of(run: &Run, limits: &QueueLimits) -> Result<Option<Timestamp>, String> {

@@ -206,6 +206,13 @@ fn a_full_queue_and_a_wait_that_was_too_long_end_a_run_with_the_reason() {
             message: "the queue of g is full: 1 wait in it already".to_owned()
         }
     );
+    let none_waits = QueueLimits { max_running: 1, max_queued: Some(0), max_wait: None };
+    let alone = [("g", Strategy::Queue(none_waits))];
+    assert_eq!(
+        decided(&run(3, &alone), &[&running]),
+        GroupVerdict::Expired { message: "g is taken, and none may wait for it".to_owned() }
+    );
+    assert!(matches!(decided(&run(3, &alone), &[]), GroupVerdict::Admitted { .. }));
     let deadline = now() + SignedDuration::from_mins(30);
     let waits = decided(&waiting, &[&running]);
     assert!(

@@ -153,7 +153,8 @@ fn a_pipeline_that_asks_for_more_than_the_workflow_gives_is_refused() {
     assert_eq!(
         refused(""),
         "render the run: the pipeline needs a parameter \"revision\" (field: spec.params, \
-         pipeline: .tekton/build.yaml, remedy: add `{ name: revision, value: ... }`)"
+         pipeline: .tekton/build.yaml, remedy: add `{ name: revision, value: ... }`, and: \
+         spec.workspaces: the pipeline needs a workspace \"source\")"
     );
     assert!(refused("  params: [{name: revision, value: [a]}]\n").contains(
         "the pipeline's parameter \"revision\" is a string, and the workflow gives an array"

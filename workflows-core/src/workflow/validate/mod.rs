@@ -260,16 +260,12 @@ fn concurrency(field: &str, group: &Concurrency, problems: &mut Problems) {
         );
     }
     if let Strategy::Queue(limits) = &group.strategy {
-        for (name, limit) in
-            [("maxRunning", Some(limits.max_running)), ("maxQueued", limits.max_queued)]
-        {
-            if limit == Some(0) {
-                problems.add_with(
-                    format!("{field}.{name}"),
-                    "nothing would ever run",
-                    "at least 1",
-                );
-            }
+        if limits.max_running == 0 {
+            problems.add_with(
+                format!("{field}.maxRunning"),
+                "nothing would ever run",
+                "at least 1",
+            );
         }
         if let Some(wait) = &limits.max_wait {
             problems.duration(&format!("{field}.maxWait"), wait);

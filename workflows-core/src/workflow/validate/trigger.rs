@@ -123,9 +123,7 @@ fn actions(field: &str, trigger: &Trigger, problems: &mut Problems) {
 /// Refuses filters that could never say yes or no to an event of the trigger's kind.
 fn applicable(field: &str, trigger: &Trigger, problems: &mut Problems) {
     let on = trigger.on.as_str();
-    if !trigger.on.is_built_in() {
-        return;
-    }
+    let custom = !trigger.on.is_built_in();
     let given = [
         (
             "branches",
@@ -139,7 +137,9 @@ fn applicable(field: &str, trigger: &Trigger, problems: &mut Problems) {
         ("schedule", trigger.schedule.is_some(), &["schedule"]),
     ];
     for (name, given, kinds) in given {
-        if given && !kinds.contains(&on) {
+        // A platform's own events may have a branch, files and labels, and are no slots or comments.
+        let may = custom && !matches!(name, "command" | "schedule");
+        if given && !may && !kinds.contains(&on) {
             let help = match (name, on) {
                 ("branches", "tag") => "use `tags`".to_owned(),
                 ("tags", "push") => "use `on: tag`".to_owned(),
@@ -203,10 +203,13 @@ pub(crate) fn compile(triggers: &[Trigger], problems: &mut Vec<Problem>) -> Vec<
         match CompiledTrigger::compile(trigger) {
             Ok(compiled_trigger) => {
                 let filter = format!("spec.triggers[{index}].filter");
-                problems.extend(absent_from_slots(&compiled_trigger).map(|path| {
+                let kind = compiled_trigger.kind().clone();
+                problems.extend(absent(&compiled_trigger).map(|path| {
                     Problem::at(
                         filter.clone(),
-                        format!("the filter names `{path}`, which a schedule's slot never has"),
+                        format!(
+                            "the filter names `{path}`, which events of the kind {kind} never have"
+                        ),
                     )
                 }));
                 compiled.push(compiled_trigger);
@@ -220,17 +223,27 @@ pub(crate) fn compile(triggers: &[Trigger], problems: &mut Vec<Problem>) -> Vec<
     compiled
 }
 
-/// What the filter of a schedule names that comes from a host or from a person: no slot has it.
-fn absent_from_slots(trigger: &CompiledTrigger) -> impl Iterator<Item = &str> {
-    const ABSENT: [&str; 4] = ["pull_request", "label", "comment", "sender"];
-    let of_schedule = *trigger.kind() == EventKind::SCHEDULE;
-    let expressions = trigger.expressions().iter().filter(move |_| of_schedule);
-    expressions.flat_map(|expression| {
+/// What a filter names that no event of the trigger's kind has.
+fn absent(trigger: &CompiledTrigger) -> impl Iterator<Item = &str> {
+    let kind = trigger.kind();
+    let absent: &[&str] = match kind {
+        kind if *kind == EventKind::SCHEDULE => &["pull_request", "label", "comment", "sender"],
+        kind if [EventKind::PUSH, EventKind::TAG, EventKind::MANUAL].contains(kind) => {
+            &["pull_request", "label", "comment"]
+        }
+        kind if *kind == EventKind::PULL_REQUEST => &["label", "comment"],
+        kind if *kind == EventKind::LABEL => &["comment"],
+        kind if *kind == EventKind::COMMENT => &["label"],
+        _ => &[],
+    };
+    let nobody_sent = [EventKind::SCHEDULE, EventKind::MANUAL].contains(kind);
+    trigger.expressions().iter().flat_map(move |expression| {
         let needs = expression.needs();
         let payload = [("body", needs.body), ("headers", needs.headers)];
+        let payload = payload.map(|(name, named)| (name, named && nobody_sent));
         let of_event = expression.paths().iter().map(|path| &**path).filter(|path| {
             let mut names = path.split('.');
-            names.next() == Some("event") && names.next().is_some_and(|name| ABSENT.contains(&name))
+            names.next() == Some("event") && names.next().is_some_and(|name| absent.contains(&name))
         });
         payload.into_iter().filter_map(|(name, named)| named.then_some(name)).chain(of_event)
     })
