@@ -24,6 +24,25 @@ use crate::{DeliveryKey, Result, RunState, RunView};
 ///
 /// A notifier has one destination. It needs no engine: a program may call it with a [`RunView`] of a
 /// run that nobody here created.
+///
+/// # Example
+///
+/// ```
+/// use async_trait::async_trait;
+/// use workflows_core::{Delivered, NotificationView, Notifier, Result};
+///
+/// #[derive(Debug)]
+/// struct Log;
+///
+/// #[async_trait]
+/// impl Notifier for Log {
+///     async fn deliver(&self, notification: &NotificationView) -> Result<Delivered> {
+///         let NotificationView { run, transition, .. } = notification;
+///         tracing::info!(run = %run.key, %transition, "{}", run.message);
+///         Ok(Delivered::default())
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait Notifier: Debug + Send + Sync + 'static {
     /// Tells about one transition.

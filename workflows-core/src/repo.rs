@@ -60,6 +60,20 @@ pub trait ScmDriver: Debug + Send + Sync + 'static {
 /// Every method: `NotFound` (no such ref, path or commit; a commit that was rewritten away counts),
 /// `Denied`, `RateLimited` and `Transient` for the host, `Invalid` for a malformed argument.
 /// Implementations do not retry; the engine does, from the kind.
+///
+/// # Example
+///
+/// ```
+/// use workflows_core::{Result, ScmDriver, repo::ReadLimit};
+///
+/// /// What a repository says about itself on its default branch.
+/// async fn readme(driver: &dyn ScmDriver, repo: &str) -> Result<String> {
+///     let repository = driver.connect(&"scm".into(), repo).await?;
+///     let head = repository.resolve(&repository.default_branch().await?).await?;
+///     let text = repository.read_file(&head, "README.md", ReadLimit::bytes(1 << 20)).await?;
+///     Ok(String::from_utf8_lossy(&text).into_owned())
+/// }
+/// ```
 #[async_trait]
 pub trait RepoConnection: Debug + Send + Sync + 'static {
     /// Which repository this is.

@@ -20,6 +20,42 @@ use crate::{CloneCredential, Error, Result, RunKey, Tenant};
 /// or again after a lost answer, it makes one run. The engine assumes no namespace and no
 /// synchronous creation; `NotFound` from [`state`](Self::state) does not mean that the run was never
 /// created.
+///
+/// # Example
+///
+/// One whose runs have ended well when they are created.
+///
+/// ```
+/// use std::{collections::BTreeSet, sync::Mutex};
+///
+/// use async_trait::async_trait;
+/// use workflows_core::{
+///     CancelMode, Error, Result, RunKey, RunPhase, RunSink,
+///     sink::{EnsuredRun, RunRequest, RunStatus, SinkRun},
+/// };
+///
+/// #[derive(Debug, Default)]
+/// struct DryRun(Mutex<BTreeSet<RunKey>>);
+///
+/// #[async_trait]
+/// impl RunSink for DryRun {
+///     async fn ensure(&self, request: &RunRequest) -> Result<EnsuredRun> {
+///         let created = self.0.lock().unwrap().insert(request.key.clone());
+///         Ok(EnsuredRun { created, handle: request.name.clone(), link: None })
+///     }
+///
+///     async fn state(&self, run: &SinkRun) -> Result<RunStatus> {
+///         match self.0.lock().unwrap().contains(&run.key) {
+///             true => Ok(RunStatus::new(RunPhase::Succeeded)),
+///             false => Err(Error::not_found("look at a run", "nobody asked for it")),
+///         }
+///     }
+///
+///     async fn cancel(&self, _run: &SinkRun, _mode: CancelMode) -> Result<()> {
+///         Ok(())
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait RunSink: Debug + Send + Sync + 'static {
     /// Makes the run exist.

@@ -27,6 +27,52 @@ use crate::{
 /// reports it and runs on without the source). A passing failure is handled inside and told through
 /// [`SourceContext::failed`]; each round that got through is told through
 /// [`SourceContext::succeeded`], for health is progress.
+///
+/// # Example
+///
+/// One that hears of deployments from the program that it is in.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use tokio::sync::{Mutex, mpsc::Receiver};
+/// use tokio_util::sync::CancellationToken;
+/// use workflows_core::{
+///     EventKind, EventSource, Observation, RepoRef, Result, SourceContext, SourceName,
+///     SubjectClaim, Tenant,
+///     event::{Occurrence, Seen},
+/// };
+///
+/// /// What was deployed, and the deployment's id.
+/// #[derive(Debug)]
+/// struct Deployments(Mutex<Receiver<(RepoRef, String)>>);
+///
+/// #[async_trait]
+/// impl EventSource for Deployments {
+///     fn name(&self) -> SourceName {
+///         "deployments".into()
+///     }
+///
+///     async fn run(&self, context: SourceContext, shutdown: CancellationToken) -> Result<()> {
+///         let mut deployments = self.0.lock().await;
+///         loop {
+///             let deployed = tokio::select! {
+///                 () = shutdown.cancelled() => return Ok(()),
+///                 deployed = deployments.recv() => deployed,
+///             };
+///             let Some((repo, id)) = deployed else { return Ok(()) };
+///             let what = Occurrence::new(EventKind::new("deployment"), id.as_str());
+///             let claim = SubjectClaim::Occurrence(Box::new(what));
+///             let delivery = id.as_str().into();
+///             let tenant = Tenant::default();
+///             let seen =
+///                 Observation::new(tenant, repo, self.name(), delivery, Seen::Told, claim);
+///             // It is stored when this returns, and the same id again is the same event.
+///             context.publisher.publish(vec![seen]).await?;
+///             context.succeeded("deployments");
+///         }
+///     }
+/// }
+/// ```
 #[async_trait]
 pub trait EventSource: Debug + Send + Sync + 'static {
     /// Its name, unique in the engine.

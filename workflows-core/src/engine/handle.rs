@@ -36,6 +36,21 @@ const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(1);
 /// the caller's idempotency key: the same command with the same key is the same command. `by` says
 /// who, as the embedding program knows them; the [`Policy`](crate::Policy) sees it as
 /// [`FactsOrigin::Caller`](crate::policy::FactsOrigin::Caller).
+///
+/// # Example
+///
+/// ```
+/// use workflows_core::{Result, engine::{EngineHandle, Submission}};
+///
+/// /// Runs what `acme/api` has for `on: manual`, and tells what was decided.
+/// async fn deploy(engine: &EngineHandle, ticket: &str, by: &str) -> Result<String> {
+///     let asked = Submission::new("github", "acme/api", ticket, by)
+///         .at_ref("refs/heads/main")
+///         .with_param("environment", "staging");
+///     let event = engine.submit(asked).await?;
+///     Ok(engine.explain_event(&event.tenant, &event.key).await?.to_string())
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct EngineHandle {
     pub(super) core: Arc<Core>,

@@ -71,6 +71,21 @@ pub(crate) const REPEATED_DELIVERY: &str = "this delivery was taken in before";
 /// inside `admit` is decided by [`fold`](crate::event::fold()), so that every store decides alike.
 /// A call that returned `Ok` has been made durable; only `claim` and `extend` need not be, for a
 /// lease that is lost is harmless.
+///
+/// # Example
+///
+/// ```
+/// use workflows_core::{Result, RunState, Store, Tenant, store::RunQuery};
+///
+/// /// The newest runs of a repository that failed.
+/// async fn failures(ledger: &dyn Store, repo: &str) -> Result<Vec<String>> {
+///     let query = RunQuery::of(Tenant::default())
+///         .repo_name(Some(repo.into()))
+///         .states(vec![RunState::Failed, RunState::TimedOut]);
+///     let page = ledger.runs(query).await?;
+///     Ok(page.items.into_iter().map(|run| format!("{}: {}", run.workflow.name, run.message)).collect())
+/// }
+/// ```
 #[async_trait]
 pub trait Store: Debug + Send + Sync + 'static {
     /// Takes in observations, in order: each becomes an event or is recorded as a duplicate, and a
