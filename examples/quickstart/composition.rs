@@ -16,7 +16,10 @@ use workflows::{
         workflow::{LoadedWorkflow, Notification},
     },
     notify::{Colors, TerminalNotifier},
-    scm::{git::GitDriver, poll::RefPoller},
+    scm::{
+        git::{GitCredentials, GitDriver},
+        poll::RefPoller,
+    },
 };
 
 use crate::show;
@@ -58,7 +61,10 @@ impl Running {
             Arc::new(SystemClock),
         )
         .await?;
-        let git = GitDriver::builder().cache_directory(parts.state.join("git")).build()?;
+        let git = GitDriver::builder()
+            .cache_directory(parts.state.join("git"))
+            .credentials(GitCredentials::ssh_of_the_user())
+            .build()?;
         look_at(&git, parts.repo).await?;
         let sink = LocalSink::builder(parts.state.join("runs"))
             .max_steps(NonZeroUsize::new(parts.steps).ok_or("--steps must be 1 or more")?)

@@ -55,7 +55,7 @@ async fn tell(running: &Running, repository: &Repository) -> Result<(), Box<dyn 
     show::heading("A push runs a pipeline of three tasks: clone, then lint and test together.");
     repository.write("main.c", "int main(void) { return 0; }\n")?;
     let pushed = push(repository, "Add the program")?;
-    ended(running, &run_of(running, &pushed).await?).await?;
+    ended(running, &run_of(running, &pushed).await?, RunState::Succeeded).await?;
 
     show::heading("A run is going on; the next push takes its place.");
     repository.write("test.sh", SLOW_TEST)?;
@@ -63,27 +63,28 @@ async fn tell(running: &Running, repository: &Repository) -> Result<(), Box<dyn 
     reached(running, &slow, |run| run.tasks.len() > 1).await?;
     repository.write("test.sh", GOOD_TEST)?;
     let newer = run_of(running, &push(repository, "Test in short")?).await?;
-    ended(running, &slow).await?;
-    ended(running, &newer).await?;
+    ended(running, &slow, RunState::Superseded).await?;
+    ended(running, &newer, RunState::Succeeded).await?;
 
     show::heading("A push that only touches documentation runs nothing. This is why:");
     repository.write("README.md", "# A small project\n\nNow with words.\n")?;
-    let docs = event_of(running, &push(repository, "Write about it")?).await?;
+    let docs_commit = push(repository, "Write about it")?;
+    let docs = event_of(running, &docs_commit).await?;
     decided(running, &docs).await?;
+    if !running.handle.runs(of_commit(&docs_commit)?).await?.items.is_empty() {
+        return Err("a push of documentation should have run nothing".into());
+    }
     show::block(&running.handle.explain_event(&Tenant::default(), &docs.key).await?.to_string());
 
     show::heading("A push that breaks the test fails, and the last lines say how.");
     repository.write("test.sh", BAD_TEST)?;
     let broken = push(repository, "Break it")?;
-    let failed = ended(running, &run_of(running, &broken).await?).await?;
-    if failed.state != RunState::Failed {
-        return Err(format!("the run should have failed, and is {}", failed.state).into());
-    }
+    ended(running, &run_of(running, &broken).await?, RunState::Failed).await?;
 
     show::heading("Mended.");
     repository.write("test.sh", GOOD_TEST)?;
     let mended = push(repository, "Mend it")?;
-    ended(running, &run_of(running, &mended).await?).await?;
+    ended(running, &run_of(running, &mended).await?, RunState::Succeeded).await?;
 
     show::heading("The archive of the repository:");
     let tenant = Tenant::default();
@@ -151,11 +152,14 @@ async fn decided(running: &Running, event: &Event) -> Result<(), Box<dyn Error>>
     .await
 }
 
+fn of_commit(commit: &str) -> Result<RunQuery, Box<dyn Error>> {
+    Ok(RunQuery::of(Tenant::default()).commit(Some(commit.parse()?)))
+}
+
 async fn run_of(running: &Running, commit: &str) -> Result<Run, Box<dyn Error>> {
-    let commit: workflows::CommitId = commit.parse()?;
+    let query = of_commit(commit)?;
     until("the run", || async {
-        let query = RunQuery::of(Tenant::default()).commit(Some(commit.clone()));
-        Ok(running.handle.runs(query).await?.items.pop())
+        Ok(running.handle.runs(query.clone()).await?.items.pop())
     })
     .await
 }
@@ -172,9 +176,14 @@ async fn reached(
     .await
 }
 
-/// Waits for the end of a run and for everybody to be told.
-async fn ended(running: &Running, run: &Run) -> Result<Run, Box<dyn Error>> {
+/// Waits for the end of a run and for everybody to be told. An end that is not the one to be shown is
+/// an error.
+async fn ended(running: &Running, run: &Run, shown: RunState) -> Result<(), Box<dyn Error>> {
     let run = reached(running, run, |run| run.state.is_terminal()).await?;
+    if run.state != shown {
+        let Run { workflow, state, message, .. } = &run;
+        return Err(format!("{} should be {shown}, and is {state}: {message}", workflow.name).into());
+    }
     until("the notification", || async {
         let query = workflows::core::store::DeliveryQuery::of(Tenant::default())
             .run(Some(run.key.clone()))
@@ -182,6 +191,5 @@ async fn ended(running: &Running, run: &Run) -> Result<Run, Box<dyn Error>> {
         let waiting = running.handle.notifications(query).await?.items;
         Ok(waiting.is_empty().then_some(()))
     })
-    .await?;
-    Ok(run)
+    .await
 }

@@ -28,6 +28,9 @@ pub(crate) async fn run(settings: &Settings, repo: &str) -> Result<(), Box<dyn E
         None => state_directory()?.join(&hash_of(&[&repo])[..16]),
     };
     let workflows = workflows(settings, &repo)?;
+    println!("Workflows: watching {repo}.");
+    show::note("Code from there is executed on this machine, as you and outside of any container:");
+    show::note("the images that its steps name are not used.");
     let running = Running::start(Parts {
         state: &state,
         repo: &repo,
@@ -37,7 +40,6 @@ pub(crate) async fn run(settings: &Settings, repo: &str) -> Result<(), Box<dyn E
         steps: settings.steps,
     })
     .await?;
-    println!("Workflows: watching {repo}. It executes code from there on this machine.");
     show::note(&format!("state: {}", state.display()));
     show::note("A push runs what its workflows say. Ctrl-C stops; started again, it goes on.");
     let mut told = Vec::new();

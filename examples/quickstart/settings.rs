@@ -12,8 +12,9 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "quickstart")]
 pub(crate) struct Settings {
-    /// A repository to watch: a path, or a URL over https or ssh. It executes the code that the
-    /// repository's workflows name, on this machine.
+    /// A repository to watch: a path, a URL over https that anybody may read, or one over ssh, which
+    /// is reached as `ssh` reaches it for you. It executes the code that the repository's workflows
+    /// name, on this machine.
     #[arg(long, value_name = "URL-OR-PATH")]
     pub(crate) repo: Option<String>,
 
