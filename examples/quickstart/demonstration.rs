@@ -158,10 +158,7 @@ fn of_commit(commit: &str) -> Result<RunQuery, Box<dyn Error>> {
 
 async fn run_of(running: &Running, commit: &str) -> Result<Run, Box<dyn Error>> {
     let query = of_commit(commit)?;
-    until("the run", || async {
-        Ok(running.handle.runs(query.clone()).await?.items.pop())
-    })
-    .await
+    until("the run", || async { Ok(running.handle.runs(query.clone()).await?.items.pop()) }).await
 }
 
 async fn reached(
@@ -182,7 +179,9 @@ async fn ended(running: &Running, run: &Run, shown: RunState) -> Result<(), Box<
     let run = reached(running, run, |run| run.state.is_terminal()).await?;
     if run.state != shown {
         let Run { workflow, state, message, .. } = &run;
-        return Err(format!("{} should be {shown}, and is {state}: {message}", workflow.name).into());
+        return Err(
+            format!("{} should be {shown}, and is {state}: {message}", workflow.name).into()
+        );
     }
     until("the notification", || async {
         let query = workflows::core::store::DeliveryQuery::of(Tenant::default())

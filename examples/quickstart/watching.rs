@@ -15,10 +15,24 @@ use repository::Repository;
 /// How long to wait for anything before saying that it does not come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The example, which cargo has built beside this test.
+/// A file for `--workflows`.
+const OF_A_FILE: &str = "
+apiVersion: workflows.tekton.dev/v1alpha1
+kind: Workflow
+metadata: { name: of-the-file }
+spec:
+  triggers: [{ name: push, on: push }]
+  pipelineSpec:
+    tasks:
+    - name: say
+      taskSpec: { steps: [{ name: say, image: none, script: 'echo released' }] }
+";
+
+/// The example, which cargo has built beside this test when it tests the whole package.
 fn program() -> Command {
     let this = std::env::current_exe().unwrap();
     let built = this.parent().unwrap().parent().unwrap().join("examples/quickstart");
+    assert!(built.is_file(), "there is no {}: build the example first", built.display());
     let mut program = Command::new(built);
     program.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     program
@@ -105,21 +119,10 @@ fn a_repository_is_watched_until_ctrl_c_and_gone_on_with_where_that_was() {
 
 #[test]
 fn workflows_of_a_file_run_for_the_branches_that_are_watched() {
-    const RELEASE: &str = "
-apiVersion: workflows.tekton.dev/v1alpha1
-kind: Workflow
-metadata: { name: of-the-file }
-spec:
-  triggers: [{ name: push, on: push }]
-  pipelineSpec:
-    tasks:
-    - name: say
-      taskSpec: { steps: [{ name: say, image: none, script: 'echo released' }] }
-";
     let directory = tempfile::tempdir().unwrap();
     let repository = Repository::create(directory.path()).unwrap();
     let file = directory.path().join("release.yaml");
-    std::fs::write(&file, RELEASE).unwrap();
+    std::fs::write(&file, OF_A_FILE).unwrap();
     let options = ["--branch", "release/*", "--workflows", file.to_str().unwrap()];
     let mut watching =
         Watching::start(&repository.url(), &directory.path().join("state"), &options);
@@ -159,7 +162,7 @@ fn what_is_wrong_is_told_at_once_and_ends_the_program() {
 
     let repository = Repository::create(directory.path()).unwrap();
     let file = directory.path().join("wrong.yaml");
-    std::fs::write(&file, "kind: Workflow\nspec: { triggers: [{ name: a, on: pussh }] }\n").unwrap();
+    std::fs::write(&file, OF_A_FILE.replace("on: push", "on: pussh")).unwrap();
     let said = refused(&["--repo", &repository.url(), "--workflows", file.to_str().unwrap()]);
     assert!(said.contains("wrong.yaml does not load"), "{said}");
     assert!(said.contains("did you mean `push`?"), "{said}");
