@@ -23,6 +23,8 @@ struct Subject<'a> {
     event: &'a EventKey,
     notify: &'a [Notification],
     view: RunView,
+    /// The run before it whose failure this one's end is compared with.
+    failed_before: Option<RunKey>,
     /// Whether somebody may have been told before of whom the ledger does not know.
     may_have_reached: bool,
 }
@@ -40,9 +42,14 @@ pub(crate) async fn announce(
         return Ok(());
     }
     let mut view = RunView::from(run);
-    let derived = derived(transition);
-    if derived.is_some() && asks_for_the_one_before(&run.notify) {
-        view.previous = previous(core, run).await?;
+    let mut failed_before = None;
+    if derived(transition).is_some()
+        && asks_for_the_one_before(&run.notify)
+        && let Some(Before { run, state, is_compared_with }) = before(core, run).await?
+    {
+        view.previous = Some(state);
+        let failed = matches!(state, RunState::Failed | RunState::TimedOut);
+        failed_before = Some(run).filter(|_| failed && is_compared_with);
     }
     let subject = Subject {
         tenant: &run.tenant,
@@ -50,6 +57,7 @@ pub(crate) async fn announce(
         event: &run.event,
         notify: &run.notify,
         view,
+        failed_before,
         may_have_reached: run.remarks.contains_key(ADOPTED),
     };
     tell(core, &subject, transition, which, effects).await
@@ -93,6 +101,7 @@ impl NoRun<'_> {
             event: &event.key,
             notify: &notify,
             view,
+            failed_before: None,
             may_have_reached: false,
         };
         tell(core, &subject, transition, "", effects).await
@@ -123,8 +132,7 @@ async fn tell(
     which: &str,
     effects: &mut Effects,
 ) -> Result<()> {
-    let had_failed = matches!(subject.view.previous, Some(RunState::Failed | RunState::TimedOut));
-    let derived = derived(transition).filter(|_| had_failed);
+    let derived = derived(transition).filter(|_| subject.failed_before.is_some());
     let mut told: BTreeMap<&NotifierName, OutboxNotification> = BTreeMap::new();
     let mut event = None;
     for wanted in subject.notify {
@@ -178,7 +186,13 @@ fn notification(
     which: &str,
 ) -> OutboxNotification {
     let (tenant, run) = (subject.tenant, subject.run);
-    let parts = [tenant.as_str(), run.as_str(), notifier.as_str(), transition.as_str(), which];
+    // Of two runs that end well at once after one that failed, one has recovered: the ledger takes
+    // the key once.
+    let of = match (transition, &subject.failed_before) {
+        (Transition::Recovered, Some(failed)) => failed,
+        _ => run,
+    };
+    let parts = [tenant.as_str(), of.as_str(), notifier.as_str(), transition.as_str(), which];
     OutboxNotification {
         id: 0,
         key: DeliveryKey::new(hash_of(&parts)),
@@ -196,9 +210,17 @@ fn notification(
     }
 }
 
-/// How the run before this one, of the same trigger and for the same pull request or ref, ended.
+/// A run before another one.
+struct Before {
+    run: RunKey,
+    state: RunState,
+    /// Whether the other one's end is news after this: no run that is newer than both has ended.
+    is_compared_with: bool,
+}
+
+/// The run before this one, of the same trigger and for the same pull request or ref, that ended.
 /// Runs that were stopped or replaced say nothing and are passed over.
-async fn previous(core: &Core, run: &Run) -> Result<Option<RunState>> {
+async fn before(core: &Core, run: &Run) -> Result<Option<Before>> {
     let mut query = RunQuery::of(run.tenant.clone())
         .repo(Some(run.repo.id.clone()))
         .workflow(Some(run.workflow.clone()))
@@ -210,16 +232,15 @@ async fn previous(core: &Core, run: &Run) -> Result<Option<RunState>> {
     } else if run.subject.as_str().starts_with("refs/") {
         query = query.subject(Some(run.subject.clone()));
     }
-    let earlier = core.store.runs(query).await?;
-    let previous = earlier
-        .items
-        .iter()
-        .filter(|one| {
-            one.key != run.key
-                && one.order < run.order
-                && one.pull_request == run.pull_request
-                && one.reference == run.reference
-        })
-        .max_by_key(|one| one.order);
-    Ok(previous.map(|one| one.state))
+    let mut ended = core.store.runs(query).await?.items;
+    ended.retain(|one| {
+        one.key != run.key && one.pull_request == run.pull_request && one.reference == run.reference
+    });
+    let is_compared_with = ended.iter().all(|one| one.order <= run.order);
+    let earlier = ended.into_iter().filter(|one| one.order < run.order);
+    Ok(earlier.max_by_key(|one| one.order).map(|one| Before {
+        run: one.key,
+        state: one.state,
+        is_compared_with,
+    }))
 }
