@@ -19,8 +19,9 @@ use crate::{DeliveryKey, Result, RunState, RunView};
 /// twice. `Transient`, `RateLimited` and `Denied` errors are tried again by the engine with back-off
 /// until the notification is too old; other kinds make a dead letter. An error after a part of the
 /// delivery was made says so ([`Error::having_done_some`](crate::Error::having_done_some)), so that
-/// whoever tries again looks for that part. A notifier whose deliveries
-/// fail several times in a row, or are told to wait, is left alone for a while, by all runs.
+/// whoever tries again looks for that part. A notifier whose deliveries fail several times in a row,
+/// or are told to wait, is left alone for a while, by all runs, unless the error says that others may
+/// get through ([`Error::of_this_alone`](crate::Error::of_this_alone)).
 ///
 /// A notifier has one destination. It needs no engine: a program may call it with a [`RunView`] of a
 /// run that nobody here created.
@@ -86,8 +87,9 @@ pub struct NotificationView {
     /// by itself looks for what that delivery made before it makes it again.
     #[serde(default)]
     pub may_have_reached: bool,
-    /// What else waits to be told about this run after this. A notifier that shows how a run stands
-    /// rather than what happened may leave this one out then.
+    /// What else waits to be told about this run after this, or was told when this was given up and
+    /// is sent again. A notifier that shows how a run stands rather than what happened leaves this one
+    /// out then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub followed_by: Vec<Transition>,
 }

@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// So many notifications about a run are looked through for the latest that was delivered.
+/// So many notifications about a run are looked through for those that were delivered.
 const EARLIER: u32 = 200;
 
 /// Delivers the next notification of a claim.
@@ -33,8 +33,8 @@ pub(crate) async fn run(core: &Core, claim: &Claim) -> Result<Committed> {
     let Some(mut next) = pending.next() else {
         return core.commit(claim, Effects::default()).await;
     };
-    let followed_by: Vec<_> = pending.map(|one| one.transition).collect();
-    let more = !followed_by.is_empty();
+    let waiting: Vec<_> = pending.collect();
+    let more = !waiting.is_empty();
     let now = core.clock.now();
     let found = match core.notifiers.get(tenant, notifier) {
         Ok(found) => found,
@@ -61,11 +61,16 @@ pub(crate) async fn run(core: &Core, claim: &Claim) -> Result<Committed> {
         next.created_at,
         next.view.clone(),
     );
-    view.followed_by = followed_by;
     // Of work that was claimed before and came to nothing, nobody knows how far it got.
     next.may_have_reached |= claim.attempts > 1;
     view.may_have_reached = next.may_have_reached;
-    view.earlier = earlier(core, &next).await?;
+    let delivered = delivered(core, &next).await?;
+    view.earlier = delivered.iter().find_map(|one| one.result.clone());
+    // One that is sent again comes before what was told meanwhile.
+    let mut later: Vec<_> =
+        delivered.iter().filter(|one| one.id > next.id).chain(&waiting).collect();
+    later.sort_by_key(|one| one.id);
+    view.followed_by = later.into_iter().map(|one| one.transition).collect();
     complete(core, &next, &*found, &mut view).await;
     let told = core.call("deliver a notification", found.deliver(&view)).await;
     match &told {
@@ -124,15 +129,15 @@ fn is_too_old(core: &Core, notification: &OutboxNotification, now: Timestamp) ->
     now.duration_since(notification.created_at) > core.options.notification_max_age
 }
 
-/// The reference of the latest earlier delivery about the run to the notifier.
-async fn earlier(core: &Core, next: &OutboxNotification) -> Result<Option<String>> {
+/// What was delivered about the run to the notifier, the latest first.
+async fn delivered(core: &Core, next: &OutboxNotification) -> Result<Vec<OutboxNotification>> {
     let query = DeliveryQuery::of(next.tenant.clone())
         .run(Some(next.run.clone()))
         .state(Some(NotificationState::Delivered))
         .page(PageRequest { limit: EARLIER, after: None });
-    let delivered = core.store.notifications(query).await?.items;
-    let to_it = delivered.into_iter().filter(|one| one.notifier == next.notifier);
-    Ok(to_it.filter_map(|one| one.result).next())
+    let mut delivered = core.store.notifications(query).await?.items;
+    delivered.retain(|one| one.notifier == next.notifier);
+    Ok(delivered)
 }
 
 /// Adds what the event, the repository and the commit tell, where it can be had: it is worth no

@@ -131,6 +131,24 @@ async fn a_dead_letter_that_is_sent_again_arrives_under_its_own_key_and_once() {
     assert_eq!(decided.commands[0].outcome, CommandOutcome::Failed { error });
 }
 
+#[tokio::test]
+async fn one_that_is_sent_again_says_what_was_told_since() {
+    let world = World::new();
+    world.notifier.fail_next(ErrorKind::Invalid);
+    let run = world.running(|run| run.notify = tell_chat(&START_AND_END)).await;
+    world.sink.set_phase(&run, RunPhase::Succeeded);
+    world.later(SECONDS(30)).await;
+    assert_eq!(world.notifier.transitions(), [Transition::Succeeded]);
+    let dead = outbox(&world).await.remove(1);
+    let handle = world.engine.handle();
+    handle.resend(&Tenant::default(), dead.key, "again", "ops").await.unwrap();
+    world.idle().await;
+    let again = world.notifier.told().remove(1);
+    assert_eq!(again.transition, Transition::Started);
+    assert_eq!(again.followed_by, [Transition::Succeeded]);
+    assert_eq!(again.earlier.as_deref(), Some("message-1"));
+}
+
 async fn ends(world: &World, phase: RunPhase, notify: &[Notification]) {
     let run = world.running(|run| run.notify = notify.to_vec()).await;
     world.sink.set_phase(&run, phase);
@@ -159,6 +177,47 @@ async fn who_asks_hears_of_the_first_failure_of_those_after_it_and_of_recovery()
     use workflows_core::RunState;
     assert_eq!(previous[3], Some(RunState::TimedOut), "one that was stopped is passed over");
     assert_eq!(previous[0], None);
+}
+
+#[tokio::test]
+async fn of_runs_at_the_same_time_one_has_recovered() {
+    use Transition::{Failed, Recovered, Succeeded};
+    let notify = tell_chat(&[Failed, Succeeded, Recovered]);
+    // The newer one ends first, the older one does, both do at once.
+    for order in [vec![1, 0], vec![0, 1], vec![]] {
+        let world = World::new();
+        ends(&world, RunPhase::Failed, &notify).await;
+        let older = world.running(|run| run.notify = notify.clone()).await;
+        let newer = world.running(|run| run.notify = notify.clone()).await;
+        let runs = [older, newer];
+        for n in &order {
+            world.sink.set_phase(&runs[*n], RunPhase::Succeeded);
+            world.later(SECONDS(30)).await;
+        }
+        for run in &runs {
+            world.sink.set_phase(run, RunPhase::Succeeded);
+        }
+        world.later(SECONDS(30)).await;
+        let told = world.notifier.transitions();
+        let recovered = told.iter().filter(|one| **one == Recovered).count();
+        assert_eq!((told[0], recovered), (Failed, 1), "{order:?}: {told:?}");
+        if !order.is_empty() {
+            assert_eq!(told, [Failed, Recovered, Succeeded]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_ends_after_a_newer_one_is_compared_with_none() {
+    use Transition::{Failed, StillFailing};
+    let world = World::new();
+    let notify = tell_chat(&[Failed, StillFailing]);
+    ends(&world, RunPhase::Failed, &notify).await;
+    let older = world.running(|run| run.notify = notify.clone()).await;
+    ends(&world, RunPhase::Succeeded, &notify).await;
+    world.sink.set_phase(&older, RunPhase::Failed);
+    world.later(SECONDS(30)).await;
+    assert_eq!(world.notifier.transitions(), [Failed, Failed]);
 }
 
 #[tokio::test]
