@@ -79,6 +79,7 @@ pub struct Error {
     context: Vec<(Cow<'static, str>, String)>,
     source: Option<BoxError>,
     did_some: bool,
+    of_this_alone: bool,
 }
 
 impl Error {
@@ -95,6 +96,7 @@ impl Error {
             context: Vec::new(),
             source: None,
             did_some: false,
+            of_this_alone: false,
         }
     }
 
@@ -156,6 +158,18 @@ impl Error {
     /// knows what came of a call that failed as [`ErrorKind::Transient`].
     pub fn may_have_done_some(&self) -> bool {
         self.did_some || self.kind == ErrorKind::Transient
+    }
+
+    /// Says that it tells nothing about other calls to the same place: they may go through.
+    #[must_use]
+    pub fn of_this_alone(mut self) -> Self {
+        self.of_this_alone = true;
+        self
+    }
+
+    /// Whether it tells nothing about other calls to the same place.
+    pub fn is_of_this_alone(&self) -> bool {
+        self.of_this_alone
     }
 
     /// What kind of failure it was.

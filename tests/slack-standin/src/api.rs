@@ -140,10 +140,13 @@ fn post(world: &mut World, token: &str, args: &Args) -> Answer {
     };
     let ts = shown.ts.clone();
     let Some(found) = world.channels.get_mut(&channel) else { return refused("channel_not_found") };
-    if let Some(thread) = &shown.thread
-        && !found.messages.iter().any(|one| one.ts == *thread)
-    {
-        return refused("thread_not_found");
+    if let Some(thread) = &shown.thread {
+        match found.messages.iter().find(|one| one.ts == *thread) {
+            None => return refused("thread_not_found"),
+            // There are no threads in threads.
+            Some(parent) if parent.thread.is_some() => return refused("cannot_reply_to_message"),
+            Some(_) => {}
+        }
     }
     let message = view(&shown, &[], true);
     found.messages.push(shown);
@@ -231,7 +234,7 @@ fn history(world: &World, user: &str, args: &Args) -> Answer {
             view(one, &replies, with_metadata)
         })
         .collect();
-    page(&views, args)
+    page(world, &views, args)
 }
 
 fn replies(world: &World, user: &str, args: &Args) -> Answer {
@@ -249,13 +252,13 @@ fn replies(world: &World, user: &str, args: &Args) -> Answer {
         messages.iter().filter(|one| one.thread.as_deref() == Some(ts)).collect();
     let mut views = vec![view(parent, &replies, with_metadata)];
     views.extend(replies.iter().map(|one| view(one, &[], with_metadata)));
-    page(&views, args)
+    page(world, &views, args)
 }
 
 /// One page, with the place of the next as its cursor.
-fn page(views: &[Value], args: &Args) -> Answer {
+fn page(world: &World, views: &[Value], args: &Args) -> Answer {
     let limit = args.text("limit").and_then(|text| text.parse().ok()).unwrap_or(100_usize);
-    let limit = limit.clamp(1, 999);
+    let limit = limit.clamp(1, world.limits.page());
     let from: usize = args.text("cursor").and_then(|text| text.parse().ok()).unwrap_or(0);
     let shown: Vec<&Value> = views.iter().skip(from).take(limit).collect();
     let more = views.len() > from + shown.len();

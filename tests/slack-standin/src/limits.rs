@@ -14,11 +14,32 @@ pub struct Limits {
     /// Calls of a method of tier 3 in a minute: `chat.update`, `conversations.history`,
     /// `conversations.replies`.
     pub tier_3: u32,
+    /// What apps have that are sold outside the marketplace
+    /// (<https://docs.slack.dev/changelog/2025/05/29/rate-limit-changes-for-non-marketplace-apps>): one
+    /// call of each of the methods that read messages in a minute, and 15 messages a page.
+    pub reads_little: bool,
+}
+
+/// Calls of a method in a minute, and messages a page, of an app that reads little.
+const LITTLE: (u32, usize) = (1, 15);
+
+impl Limits {
+    fn calls(&self, method: &str) -> usize {
+        match method.starts_with("conversations.") && self.reads_little {
+            true => LITTLE.0 as usize,
+            false => self.tier_3 as usize,
+        }
+    }
+
+    /// Messages a page.
+    pub(crate) fn page(&self) -> usize {
+        if self.reads_little { LITTLE.1 } else { 999 }
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { burst: 5, tier_3: 50 }
+        Self { burst: 5, tier_3: 50, reads_little: false }
     }
 }
 
@@ -50,7 +71,7 @@ impl Spent {
         let minute = SignedDuration::from_mins(1);
         let calls = self.calls.entry(method.to_owned()).or_default();
         calls.retain(|at| now.duration_since(*at) < minute);
-        if calls.len() >= limits.tier_3 as usize {
+        if calls.len() >= limits.calls(method) {
             let oldest = calls.first().copied().unwrap_or(now);
             let wait = (minute - now.duration_since(oldest)).as_secs().max(0);
             return Some(wait.unsigned_abs() + 1);

@@ -199,6 +199,24 @@ impl Workspace {
         change(&mut self.shared.world().limits);
     }
 
+    /// A person writes something into a channel.
+    pub fn say(&self, channel: &str, text: &str) {
+        let mut world = self.shared.world();
+        let message = Shown {
+            ts: world.next_ts(),
+            thread: None,
+            broadcast: false,
+            text: text.to_owned(),
+            blocks: serde_json::json!([]),
+            metadata: None,
+            edits: 0,
+            by: "U000000001".to_owned(),
+        };
+        if let Some(channel) = world.channels.get_mut(channel) {
+            channel.messages.push(message);
+        }
+    }
+
     /// Somebody deletes a message.
     pub fn delete(&self, channel: &str, ts: &str) {
         if let Some(channel) = self.shared.world().channels.get_mut(channel) {
@@ -219,6 +237,12 @@ impl Workspace {
     /// What stands in a channel itself, oldest first.
     pub fn in_channel(&self, channel: &str) -> Vec<Shown> {
         self.messages(channel).into_iter().filter(|one| one.thread.is_none()).collect()
+    }
+
+    /// What shows in a channel, replies that were broadcast among it, oldest first.
+    pub fn shows_in_channel(&self, channel: &str) -> Vec<Shown> {
+        let all = self.messages(channel).into_iter();
+        all.filter(|one| one.thread.is_none() || one.broadcast).collect()
     }
 
     /// What stands in a thread, oldest first.

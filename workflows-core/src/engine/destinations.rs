@@ -121,6 +121,7 @@ impl Pass<'_> {
     /// about its destination.
     pub(crate) fn failed(self, error: &Error, now: Timestamp) {
         let closed_until = |destination: &mut Destination| match error.kind() {
+            _ if error.is_of_this_alone() => None,
             ErrorKind::RateLimited { until } => {
                 let until = until.unwrap_or_else(|| backoff::after(now, UNTOLD_LIMIT));
                 Some(until.min(backoff::after(now, LONGEST_LIMIT)))
@@ -229,6 +230,9 @@ mod tests {
         let destinations = Destinations::default();
         for _ in 0..2 * FAILURES {
             fail(&destinations, &Error::invalid("send", "too long"), NOW);
+            let until = Some(at(60));
+            let limited = Error::new(ErrorKind::RateLimited { until }, "look for it", "slow down");
+            fail(&destinations, &limited.of_this_alone(), NOW);
         }
         assert!(matches!(admit(&destinations, NOW), Admission::Now(_)));
     }

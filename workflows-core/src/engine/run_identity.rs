@@ -170,6 +170,7 @@ pub(super) fn read(sink: &SinkName, existing: ExistingRun, now: Timestamp) -> Op
     let notify = told("notify").filter(|notify| notify.len() <= LONGEST_NOTIFY);
     let notify = notify.and_then(|notify| serde_json::from_str(notify).ok());
     let credential = existing.credential.as_ref();
+    let created_at = metadata["creationTimestamp"].as_str().and_then(|at| at.parse().ok());
     Some(Run {
         key,
         version: 0,
@@ -211,7 +212,7 @@ pub(super) fn read(sink: &SinkName, existing: ExistingRun, now: Timestamp) -> Op
         retention: told("retention").and_then(|retention| serde_json::from_str(retention).ok()),
         facts: Vec::new(),
         judged_by: BTreeMap::new(),
-        created_at: now,
+        created_at: created_at.map_or(now, |at: Timestamp| at.min(now)),
         started_at: None,
         finished_at: None,
     })

@@ -16,9 +16,6 @@ use crate::{
 const ANSWER: usize = 4 << 20;
 /// How many messages a page of history has at most (Slack: 999).
 const PAGE: usize = 200;
-/// How many pages are looked through.
-const PAGES: usize = 10;
-
 /// The type of the metadata of messages here. Its payload names the run, the delivery and the cause.
 const METADATA: &str = "workflows_run";
 
@@ -42,23 +39,65 @@ impl From<Refused> for Error {
     }
 }
 
-/// A message that is there: its channel and its time stamp, which is its id.
+/// A message that is there: its channel, its time stamp, which is its id, and the message in whose
+/// thread it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) channel: String,
     pub(super) ts: String,
+    pub(super) thread: Option<String>,
 }
 
 impl Place {
     /// As a delivery's reference.
     pub(super) fn reference(&self) -> String {
-        format!("{}/{}", self.channel, self.ts)
+        let Self { channel, ts, thread } = self;
+        match thread {
+            None => format!("{channel}/{ts}"),
+            Some(thread) => format!("{channel}/{ts}/{thread}"),
+        }
     }
 
     pub(super) fn of_reference(reference: &str) -> Option<Self> {
-        let (channel, ts) = reference.split_once('/')?;
-        let is_ts = !ts.is_empty() && ts.bytes().all(|c| c.is_ascii_digit() || c == b'.');
-        is_ts.then(|| Self { channel: channel.to_owned(), ts: ts.to_owned() })
+        let mut parts = reference.split('/');
+        let (channel, ts, thread) = (parts.next()?, parts.next()?, parts.next());
+        let is_ts =
+            |ts: &str| !ts.is_empty() && ts.bytes().all(|c| c.is_ascii_digit() || c == b'.');
+        let is_place = is_ts(ts) && thread.is_none_or(is_ts) && parts.next().is_none();
+        let thread = thread.map(str::to_owned);
+        is_place.then(|| Self { channel: channel.to_owned(), ts: ts.to_owned(), thread })
+    }
+
+    /// The message that begins the thread of its answers: Slack has no threads in threads.
+    pub(super) fn root(&self) -> &str {
+        self.thread.as_deref().unwrap_or(&self.ts)
+    }
+}
+
+/// What a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// That of a run.
+    Message,
+    /// What stands in the thread of a failure.
+    Details,
+    /// That a run failed as others did, in the thread of the first, when the run has its message
+    /// elsewhere.
+    Line,
+    /// It begins the thread of many runs at once.
+    Crowd,
+}
+
+impl Part {
+    const ALL: [Self; 4] = [Self::Message, Self::Details, Self::Line, Self::Crowd];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Message => "message",
+            Self::Details => "details",
+            Self::Line => "line",
+            Self::Crowd => "crowd",
+        }
     }
 }
 
@@ -68,12 +107,14 @@ pub(super) struct Mark {
     pub(super) run: String,
     pub(super) delivery: String,
     pub(super) cause: String,
+    pub(super) part: Part,
 }
 
 impl Mark {
     fn metadata(&self) -> Value {
-        let Self { run, delivery, cause } = self;
-        let payload = json!({ "run": run, "delivery": delivery, "cause": cause });
+        let Self { run, delivery, cause, part } = self;
+        let part = part.as_str();
+        let payload = json!({ "run": run, "delivery": delivery, "cause": cause, "part": part });
         json!({ "event_type": METADATA, "event_payload": payload })
     }
 
@@ -82,15 +123,35 @@ impl Mark {
         let payload = metadata.get("event_payload")?;
         let field = |name: &str| payload.get(name).and_then(Value::as_str).map(str::to_owned);
         (metadata.get("event_type")?.as_str()? == METADATA).then_some(())?;
-        Some(Self { run: field("run")?, delivery: field("delivery")?, cause: field("cause")? })
+        let part = field("part")?;
+        Some(Self {
+            run: field("run")?,
+            delivery: field("delivery")?,
+            cause: field("cause")?,
+            part: Part::ALL.into_iter().find(|one| one.as_str() == part)?,
+        })
     }
 }
 
-/// A message that a search found.
+/// A message of ours that was found.
 #[derive(Debug, Clone)]
 pub(super) struct Found {
     pub(super) ts: String,
     pub(super) mark: Mark,
+}
+
+impl Found {
+    pub(super) fn of(message: &Value) -> Option<Self> {
+        let ts = message.get("ts")?.as_str()?.to_owned();
+        Some(Self { ts, mark: Mark::of(message)? })
+    }
+}
+
+/// A page of messages.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) messages: Vec<Value>,
+    pub(super) next: Option<String>,
 }
 
 /// The Web API with a bot's token.
@@ -184,13 +245,16 @@ impl Api {
     ) -> Result<Place, Refused> {
         let mut body = self.body(channel, message, mark);
         if let Some((parent, broadcast)) = thread {
-            body["thread_ts"] = json!(parent.ts);
+            body["thread_ts"] = json!(parent.root());
             body["reply_broadcast"] = json!(broadcast);
         }
         let answer = self.call("chat.postMessage", &body).await?;
         let field = |name: &str| answer.get(name).and_then(Value::as_str).map(str::to_owned);
         match (field("channel"), field("ts")) {
-            (Some(channel), Some(ts)) => Ok(Place { channel, ts }),
+            (Some(channel), Some(ts)) => {
+                let thread = thread.map(|(parent, _)| parent.root().to_owned());
+                Ok(Place { channel, ts, thread })
+            }
             _ => {
                 Err(Error::transient("call Slack", "Slack did not say where the message is").into())
             }
@@ -223,73 +287,28 @@ impl Api {
         })
     }
 
-    /// The first message of the channel since then, newest first, whose mark is the one.
-    pub(super) async fn find(
-        &self,
-        channel: &str,
-        oldest: &str,
-        is_it: impl Fn(&Mark) -> bool,
-    ) -> Result<Option<Found>, Refused> {
-        let fields = [("channel", channel), ("oldest", oldest)];
-        let mut found = None;
-        self.pages("conversations.history", &fields, |message| {
-            // A reply that was broadcast shows in the channel too.
-            let is_reply =
-                message.get("thread_ts").is_some_and(|one| Some(one) != message.get("ts"));
-            let mark = Mark::of(message).filter(|mark| !is_reply && is_it(mark));
-            let ts = message.get("ts").and_then(Value::as_str);
-            found = mark.zip(ts).map(|(mark, ts)| Found { ts: ts.to_owned(), mark });
-            found.is_some()
-        })
-        .await?;
-        Ok(found)
-    }
-
-    /// The message that begins a thread, as Slack has it, and the marks of its replies.
-    pub(super) async fn thread(&self, place: &Place) -> Result<(Value, Vec<Found>), Refused> {
-        let fields = [("channel", &*place.channel), ("ts", &*place.ts)];
-        let (mut parent, mut replies) = (Value::Null, Vec::new());
-        self.pages("conversations.replies", &fields, |message| {
-            let ts = message.get("ts").and_then(Value::as_str).unwrap_or_default();
-            if ts == place.ts {
-                parent = message.clone();
-            } else if let Some(mark) = Mark::of(message) {
-                replies.push(Found { ts: ts.to_owned(), mark });
-            }
-            false
-        })
-        .await?;
-        Ok((parent, replies))
-    }
-
-    /// Goes through the messages of a method's pages until one is enough.
-    async fn pages(
+    /// A page of a method that reads messages.
+    pub(super) async fn page(
         &self,
         method: &'static str,
         fields: &[(&str, &str)],
-        mut is_enough: impl FnMut(&Value) -> bool,
-    ) -> Result<(), Refused> {
+        cursor: &str,
+    ) -> Result<Page, Refused> {
         let limit = PAGE.to_string();
-        let mut cursor = String::new();
-        for _ in 0..PAGES {
-            let mut all = fields.to_vec();
-            all.extend([("limit", &*limit), ("include_all_metadata", "true")]);
-            if !cursor.is_empty() {
-                all.push(("cursor", &cursor));
-            }
-            let (answer, _) = self.read(method, &all).await?;
-            let messages = answer.get("messages").and_then(Value::as_array);
-            if messages.into_iter().flatten().any(&mut is_enough) {
-                return Ok(());
-            }
-            let next = answer.pointer("/response_metadata/next_cursor").and_then(Value::as_str);
-            match next.filter(|next| !next.is_empty()) {
-                Some(next) => cursor = next.to_owned(),
-                None => return Ok(()),
-            }
+        let mut all = fields.to_vec();
+        all.extend([("limit", &*limit), ("include_all_metadata", "true")]);
+        if !cursor.is_empty() {
+            all.push(("cursor", cursor));
         }
-        tracing::warn!(method, "so many messages were not looked through");
-        Ok(())
+        let (mut answer, _) = self.read(method, &all).await?;
+        let next = answer.pointer("/response_metadata/next_cursor").and_then(Value::as_str);
+        let next = next.filter(|next| !next.is_empty()).map(str::to_owned);
+        match answer.get_mut("messages").map(Value::take) {
+            Some(Value::Array(messages)) => Ok(Page { messages, next }),
+            _ => Err(Error::transient("call Slack", "Slack did not say what is there")
+                .with("method", method)
+                .into()),
+        }
     }
 
     /// The scopes of the token, where Slack tells.

@@ -1,22 +1,21 @@
 //! With a bot's token: one message for each run, edited in place, with the details in its thread.
 
-use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use moka::future::Cache;
-use serde_json::Value;
 use tokio::sync::Mutex;
-use workflows_core::{Delivered, Error, ErrorKind, NotificationView, Result};
+use workflows_core::{Delivered, Error, NotificationView, Result};
 
 use super::{
-    api::{Api, Found, Mark, Place, Refused},
+    allowance::Allowance,
+    api::{Api, Mark, Part, Place, Refused},
     cause,
-    message::{self, GROUP, Message},
+    group::{CROWD, Group},
+    message::{self, Message},
     pace::Pace,
     people::People,
+    search::Search,
     template::Templates,
 };
 
@@ -33,31 +32,35 @@ pub(super) struct Bot {
     pub(super) channel: String,
     pub(super) people: People,
     pub(super) templates: Templates,
-    /// For how long failures join the first of the same cause; zero when they do not.
+    /// For how long messages join a group; zero when they do not.
     pub(super) group_within: SignedDuration,
-    state: State,
+    pub(super) state: State,
 }
 
 /// What this process remembers. Without it nothing goes wrong, but some more is asked of Slack.
 #[derive(Debug)]
-struct State {
-    pace: Pace,
+pub(super) struct State {
+    pub(super) pace: Pace,
+    pub(super) allowance: Allowance,
     /// Posting is one after the other, so that the second failure of a cause sees the first.
     posting: Mutex<()>,
     messages: Cache<String, Place>,
-    replies: Cache<String, ()>,
-    leaders: Cache<String, Leader>,
-    can_search: AtomicBool,
+    pub(super) replies: Cache<String, ()>,
+    pub(super) groups: Cache<String, Group>,
+    pub(super) search: Search,
 }
 
-/// The first message about failures of a cause.
-#[derive(Debug, Clone)]
-struct Leader {
-    place: Place,
-    mark: Mark,
-    at: Timestamp,
-    /// Those that joined, as far as this process knows.
-    joined: usize,
+/// What is told, and under which mark.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Telling<'a> {
+    pub(super) notification: &'a NotificationView,
+    pub(super) mark: &'a Mark,
+}
+
+impl Telling<'_> {
+    pub(super) fn marked(&self, part: Part) -> Mark {
+        Mark { part, ..self.mark.clone() }
+    }
 }
 
 impl Bot {
@@ -70,11 +73,12 @@ impl Bot {
     ) -> Self {
         let state = State {
             pace: Pace::default(),
+            allowance: Allowance::default(),
             posting: Mutex::new(()),
             messages: remembering(),
             replies: remembering(),
-            leaders: remembering(),
-            can_search: AtomicBool::new(true),
+            groups: remembering(),
+            search: Search::default(),
         };
         Self { api, channel, people, templates, group_within, state }
     }
@@ -89,76 +93,178 @@ impl Bot {
     }
 
     pub(super) async fn deliver(&self, notification: &NotificationView) -> Result<Delivered> {
-        let transition = notification.transition;
-        let outdated = !notification.followed_by.is_empty();
-        let there = self.there(notification).await?;
-        if outdated {
-            // What comes next shows the run as it is by then.
-            return Ok(Delivered { reference: there.map(|place| place.reference()) });
-        }
-        let cause = if message::ended_badly(transition) && self.group_within.is_positive() {
-            cause::of(&notification.run).unwrap_or_default()
-        } else {
-            String::new()
+        let ended_badly = message::ended_badly(notification.transition);
+        let cause = match ended_badly && self.group_within.is_positive() {
+            true => cause::of(&notification.run).unwrap_or_default(),
+            false => String::new(),
         };
         let mark = Mark {
             run: notification.run.key.to_string(),
             delivery: notification.key.to_string(),
             cause,
+            part: Part::Message,
         };
-        let message = message::of_run(transition, &notification.run, &self.people, &self.templates);
-        if let Some(place) = there
-            && self.edit(&place, &message, &mark).await?
-        {
-            self.tell_details(notification, &place, &mark, notification.earlier.is_some()).await?;
-            return Ok(Delivered { reference: Some(place.reference()) });
-        }
-        let place = self.post(notification, &message, &mark).await?;
-        Ok(Delivered { reference: Some(place.reference()) })
+        let telling = Telling { notification, mark: &mark };
+        let place = if !notification.followed_by.is_empty() {
+            // What comes next shows the run as it is by then.
+            self.there(telling).await?
+        } else if ended_badly {
+            let _one_after_the_other = self.state.posting.lock().await;
+            Some(self.tell_failure(telling).await?)
+        } else {
+            let message = self.message(telling, None);
+            match self.edit_there(telling, &message, &mark).await? {
+                Some(place) => Some(place),
+                None => {
+                    let _one_after_the_other = self.state.posting.lock().await;
+                    Some(self.post(telling, None).await?)
+                }
+            }
+        };
+        Ok(Delivered { reference: place.map(|place| place.reference()) })
     }
 
-    // --- the run's message ---------------------------------------------------------------------
+    fn message(&self, telling: Telling<'_>, call: Option<&str>) -> Message {
+        let NotificationView { transition, run, .. } = telling.notification;
+        message::of_run(*transition, run, call, &self.templates)
+    }
 
-    /// Where the run's message is, when there is one.
-    async fn there(&self, notification: &NotificationView) -> Result<Option<Place>> {
-        if let Some(place) = notification.earlier.as_deref().and_then(Place::of_reference) {
-            return Ok(Some(place));
-        }
-        let run = notification.run.key.to_string();
-        if let Some(place) = self.state.messages.get(&run).await {
-            return Ok(Some(place));
-        }
-        if !notification.may_have_reached {
-            return Ok(None);
-        }
-        let oldest = seconds(notification.at, CLOCKS);
-        let found = self.search(&oldest, |mark| mark.run == run).await?;
-        let mut place = found.map(|found| self.place(found.ts));
-        if place.is_none()
-            && let Some(cause) = cause::of(&notification.run)
-            && let Some(leader) = self.leader(&cause).await?
-            && let Some((_, replies)) = self.searched(self.api.thread(&leader.place).await)?
-        {
-            let reply = replies.into_iter().find(|reply| reply.mark.run == run);
-            place = reply.map(|reply| self.place(reply.ts));
-        }
-        if let Some(place) = &place {
-            self.state.messages.insert(run, place.clone()).await;
+    /// Somebody should look, and others may have failed in the same way.
+    async fn tell_failure(&self, telling: Telling<'_>) -> Result<Place> {
+        let group = match telling.mark.cause.is_empty() {
+            true => None,
+            false => self.group(&telling.mark.cause).await,
+        };
+        let others = group.filter(|group| group.run != telling.mark.run);
+        let person = self.people.to_look(&telling.notification.run);
+        let call = person.filter(|id| others.as_ref().is_none_or(|group| !group.has_called(id)));
+        // In the channel the first alone is marked with the cause, so that it is found as such.
+        let joins = Mark { cause: String::new(), ..telling.mark.clone() };
+        let marked = if others.is_some() { &joins } else { telling.mark };
+        let message = self.message(telling, call);
+        let Some(place) = self.edit_there(telling, &message, marked).await? else {
+            return match others {
+                Some(group) => self.post_into(telling, group, call).await,
+                None => self.post(telling, call).await,
+            };
+        };
+        match others {
+            Some(group) => self.join(telling, &place, group, call).await?,
+            // What is found in a thread has joined a group that is over.
+            None if place.thread.is_some() && telling.notification.earlier.is_none() => {}
+            None => {
+                self.lead(telling.mark, &place, call).await;
+                let shows = telling.notification.earlier.is_some() && self.may_show(telling);
+                self.tell_details(telling, &place, shows).await?;
+            }
         }
         Ok(place)
     }
 
-    fn place(&self, ts: String) -> Place {
-        Place { channel: self.channel.clone(), ts }
+    // --- the run's message ---------------------------------------------------------------------
+
+    /// Where the run's message is, as far as that is known without looking.
+    async fn known(&self, telling: Telling<'_>) -> Vec<Place> {
+        let recorded = telling.notification.earlier.as_deref().and_then(Place::of_reference);
+        let remembered = self.state.messages.get(&telling.mark.run).await;
+        let remembered = remembered.filter(|place| recorded.as_ref() != Some(place));
+        recorded.into_iter().chain(remembered).collect()
+    }
+
+    /// Where the run's message is, when there is one.
+    async fn there(&self, telling: Telling<'_>) -> Result<Option<Place>> {
+        match self.known(telling).await.into_iter().next() {
+            Some(place) => Ok(Some(place)),
+            None => self.look(telling, &[]).await,
+        }
+    }
+
+    /// Makes the run's message say this, wherever it is; `None` when there is none.
+    async fn edit_there(
+        &self,
+        telling: Telling<'_>,
+        message: &Message,
+        marked: &Mark,
+    ) -> Result<Option<Place>> {
+        let marked = |place: &Place| if place.thread.is_none() { marked } else { telling.mark };
+        let mut gone = Vec::new();
+        for place in self.known(telling).await {
+            if self.edit(&place, message, marked(&place)).await? {
+                return Ok(Some(place));
+            }
+            gone.push(place);
+        }
+        match self.look(telling, &gone).await? {
+            Some(place) if self.edit(&place, message, marked(&place)).await? => Ok(Some(place)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Looks for the run's message, when it may be there.
+    async fn look(&self, telling: Telling<'_>, gone: &[Place]) -> Result<Option<Place>> {
+        if !telling.notification.may_have_reached {
+            return Ok(None);
+        }
+        let run = &telling.mark.run;
+        let is_it = |mark: &Mark| mark.part == Part::Message && mark.run == *run;
+        let found = self.look_for(telling, is_it).await?;
+        let found = found.filter(|place| !gone.contains(place));
+        if let Some(place) = &found {
+            self.state.messages.insert(run.clone(), place.clone()).await;
+        }
+        Ok(found)
+    }
+
+    /// Looks for a message of a run, in the channel and in the threads of the groups that it may have
+    /// joined, since the run was there.
+    pub(super) async fn look_for(
+        &self,
+        telling: Telling<'_>,
+        is_it: impl Fn(&Mark) -> bool + Send + Sync,
+    ) -> Result<Option<Place>> {
+        let Telling { notification, mark } = telling;
+        let run = &notification.run;
+        let tasks = run.tasks.iter().filter_map(|task| task.started_at);
+        let since = [run.created_at, earlier(notification.at, self.group_within)];
+        let since = since.into_iter().chain(run.started_at).chain(tasks).min();
+        let oldest = written(earlier(since.unwrap_or(run.created_at), CLOCKS));
+        let may_lead = |found: &Mark| match found.part {
+            Part::Message => !found.cause.is_empty() && found.cause == mark.cause,
+            Part::Crowd => true,
+            Part::Details | Part::Line => false,
+        };
+        let is_wanted = |found: &Mark| is_it(found) || may_lead(found);
+        let name = &mark.delivery;
+        let search = &self.state.search;
+        let found =
+            search.channel(&self.api, name, &self.channel, &oldest, is_wanted, &is_it).await?;
+        if let Some(found) = found.iter().find(|found| is_it(&found.mark)) {
+            return Ok(Some(self.place(&found.ts)));
+        }
+        for group in found {
+            let place = self.place(&group.ts);
+            let name = format!("{name}/{}", group.ts);
+            let replies = search.thread(&self.api, &name, &place, &is_it).await?;
+            if let Some(reply) = replies.into_iter().next() {
+                let thread = Some(group.ts);
+                return Ok(Some(Place { ts: reply.ts, thread, ..place }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A message of the channel itself.
+    pub(super) fn place(&self, ts: &str) -> Place {
+        Place { channel: self.channel.clone(), ts: ts.to_owned(), thread: None }
     }
 
     /// Makes the run's message say this; false when it is gone or cannot be edited any more.
     async fn edit(&self, place: &Place, message: &Message, mark: &Mark) -> Result<bool> {
         let mut message = message.clone();
-        if let Some(leader) = self.state.leaders.get(&mark.cause).await
-            && leader.place == *place
+        if let Some(group) = self.state.groups.get(&mark.cause).await
+            && group.place == *place
         {
-            message.blocks.extend(message::further_failures(leader.joined));
+            message.blocks.extend(message::further_failures(group.joined));
         }
         match self.api.update(place, &message, mark).await {
             Ok(()) => Ok(true),
@@ -174,151 +280,74 @@ impl Bot {
         }
     }
 
-    /// Posts the run's message: in the channel, or in the thread of the first failure of its cause.
-    async fn post(
-        &self,
-        notification: &NotificationView,
-        message: &Message,
-        mark: &Mark,
-    ) -> Result<Place> {
-        let _one_after_the_other = self.state.posting.lock().await;
-        let leader = match mark.cause.is_empty() {
-            true => None,
-            false => self.leader(&mark.cause).await?.filter(|leader| leader.mark.run != mark.run),
-        };
+    /// Posts the run's message: in the channel, or in the thread of the crowd when there are many.
+    async fn post(&self, telling: Telling<'_>, call: Option<&str>) -> Result<Place> {
         self.state.pace.take(self.api.http.now())?;
-        let place = match &leader {
-            None => self.api.post(&self.channel, message, mark, None).await?,
-            Some(leader) => {
-                let (transition, run) = (notification.transition, &notification.run);
-                let line = message::of_further_failure(transition, run, &self.people);
-                self.api.post(&self.channel, &line, mark, Some((&leader.place, false))).await?
-            }
+        let crowd = match self.may_show(telling) {
+            true => None,
+            false => Some(self.crowd().await?),
         };
-        self.state.messages.insert(mark.run.clone(), place.clone()).await;
-        match leader {
-            Some(leader) => self.count(leader).await,
-            None => {
-                if !mark.cause.is_empty() {
-                    self.lead(place.clone(), mark.clone(), self.api.http.now()).await;
-                }
-                let told = self.tell_details(notification, &place, mark, false).await;
-                told.map_err(Error::having_done_some)?;
+        let call = call.filter(|id| crowd.as_ref().is_none_or(|crowd| !crowd.has_called(id)));
+        let message = self.message(telling, call);
+        let thread = crowd.as_ref().map(|crowd| (&crowd.place, false));
+        let place = self.api.post(&self.channel, &message, telling.mark, thread).await?;
+        self.remember(telling, &place).await;
+        match crowd {
+            None => self.state.allowance.spend(self.api.http.now()),
+            Some(crowd) => {
+                self.state.groups.insert(CROWD.to_owned(), crowd.calling(call)).await;
             }
         }
+        self.lead(telling.mark, &place, call).await;
+        let told = self.tell_details(telling, &place, false).await;
+        told.map_err(Error::having_done_some)?;
         Ok(place)
     }
 
-    /// Puts the details of a failure into the thread of its message, once. `broadcast` shows them
-    /// in the channel too: nobody is told of an edit.
+    pub(super) async fn remember(&self, telling: Telling<'_>, place: &Place) {
+        self.state.messages.insert(telling.mark.run.clone(), place.clone()).await;
+    }
+
+    /// Whether one more message may show in the channel itself.
+    fn may_show(&self, telling: Telling<'_>) -> bool {
+        let ended_badly = message::ended_badly(telling.notification.transition);
+        self.state.allowance.is_left(self.api.http.now(), self.group_within, ended_badly)
+    }
+
+    /// Puts the details of a failure into the thread of its message, once. They show in the channel
+    /// too where nobody would hear of it otherwise: of an edit nobody is told. In the thread of a
+    /// group they would stand among others' messages.
     async fn tell_details(
         &self,
-        notification: &NotificationView,
+        telling: Telling<'_>,
         place: &Place,
-        mark: &Mark,
-        broadcast: bool,
+        shows_in_channel: bool,
     ) -> Result<()> {
-        let Some(details) = message::details(notification.transition, &notification.run) else {
+        let NotificationView { transition, run, may_have_reached, .. } = telling.notification;
+        if place.thread.is_some() && !shows_in_channel {
             return Ok(());
-        };
+        }
+        let Some(details) = message::details(*transition, run) else { return Ok(()) };
+        let mark = telling.marked(Part::Details);
         if self.state.replies.contains_key(&mark.delivery) {
             return Ok(());
         }
-        if notification.may_have_reached
-            && let Some((_, replies)) = self.searched(self.api.thread(place).await)?
-            && replies.iter().any(|reply| reply.mark.delivery == mark.delivery)
-        {
-            return Ok(());
+        if *may_have_reached {
+            let is_it =
+                |found: &Mark| found.part == Part::Details && found.delivery == mark.delivery;
+            let name = format!("{}/details", mark.delivery);
+            if !self.state.search.thread(&self.api, &name, place, is_it).await?.is_empty() {
+                return Ok(());
+            }
         }
         self.state.pace.take_another(self.api.http.now());
-        let mark = Mark { cause: String::new(), ..mark.clone() };
-        self.api.post(&self.channel, &details, &mark, Some((place, broadcast))).await?;
+        let thread = Some((place, shows_in_channel));
+        self.api.post(&self.channel, &details, &mark, thread).await?;
+        if shows_in_channel {
+            self.state.allowance.spend(self.api.http.now());
+        }
         self.state.replies.insert(mark.delivery, ()).await;
         Ok(())
-    }
-
-    // --- failures of one cause -----------------------------------------------------------------
-
-    /// The first failure of a cause, when it is not long ago.
-    async fn leader(&self, cause: &str) -> Result<Option<Leader>> {
-        let now = self.api.http.now();
-        let since = now.checked_sub(self.group_within).unwrap_or(Timestamp::MIN);
-        if let Some(leader) = self.state.leaders.get(cause).await
-            && leader.at >= since
-        {
-            return Ok(Some(leader));
-        }
-        let oldest = seconds(since, SignedDuration::ZERO);
-        let Some(found) = self.search(&oldest, |mark| mark.cause == cause).await? else {
-            return Ok(None);
-        };
-        let at = instant(&found.ts).unwrap_or(now);
-        Ok(Some(self.lead(self.place(found.ts), found.mark, at).await))
-    }
-
-    async fn lead(&self, place: Place, mark: Mark, at: Timestamp) -> Leader {
-        let leader = Leader { place, at, joined: 0, mark };
-        self.state.leaders.insert(leader.mark.cause.clone(), leader.clone()).await;
-        leader
-    }
-
-    /// Has the first message say how many joined it, from time to time. It is worth no failure.
-    async fn count(&self, mut leader: Leader) {
-        leader.joined += 1;
-        self.state.leaders.insert(leader.mark.cause.clone(), leader.clone()).await;
-        if is_worth_telling(leader.joined)
-            && let Err(error) = self.tell_count(leader).await
-        {
-            tracing::debug!(%error, "how many failed in the same way is not shown");
-        }
-    }
-
-    async fn tell_count(&self, mut leader: Leader) -> Result<()> {
-        let Some((parent, replies)) = self.searched(self.api.thread(&leader.place).await)? else {
-            return Ok(());
-        };
-        // Details have the cause of none.
-        let of_cause = replies.iter().filter(|reply| reply.mark.cause == leader.mark.cause);
-        leader.joined = of_cause.count().max(leader.joined);
-        let Some(blocks) = parent.get("blocks").and_then(Value::as_array) else { return Ok(()) };
-        let is_count = |block: &&Value| block.get("block_id").is_some_and(|id| id == GROUP);
-        let mut blocks: Vec<Value> =
-            blocks.iter().filter(|block| !is_count(block)).cloned().collect();
-        blocks.extend(message::further_failures(leader.joined));
-        let text = parent.get("text").and_then(Value::as_str).unwrap_or_default().to_owned();
-        self.api.update(&leader.place, &Message { text, blocks }, &leader.mark).await?;
-        self.state.leaders.insert(leader.mark.cause.clone(), leader).await;
-        Ok(())
-    }
-
-    // --- looking through the channel -----------------------------------------------------------
-
-    async fn search(&self, oldest: &str, is_it: impl Fn(&Mark) -> bool) -> Result<Option<Found>> {
-        if !self.state.can_search.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        let found = self.api.find(&self.channel, oldest, is_it).await;
-        self.searched(found).map(Option::flatten)
-    }
-
-    /// What a search came to; `None` when the bot may not look, which it is not asked again.
-    fn searched<T>(&self, searched: Result<T, Refused>) -> Result<Option<T>> {
-        match searched {
-            Ok(found) => Ok(Some(found)),
-            Err(refused)
-                if refused.error.kind() == ErrorKind::Denied && !refused.word.is_empty() =>
-            {
-                if self.state.can_search.swap(false, Ordering::Relaxed) {
-                    tracing::warn!(
-                        error = %refused.error,
-                        "the bot cannot read the channel; after a crash a message may come twice"
-                    );
-                }
-                Ok(None)
-            }
-            Err(refused) if refused.word == "thread_not_found" => Ok(None),
-            Err(refused) => Err(refused.into()),
-        }
     }
 }
 
@@ -326,19 +355,11 @@ fn remembering<T: Clone + Send + Sync + 'static>() -> Cache<String, T> {
     Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBERED_FOR).build()
 }
 
-/// The instant of a message's time stamp.
-fn instant(ts: &str) -> Option<Timestamp> {
-    let (seconds, _) = ts.split_once('.')?;
-    Timestamp::from_second(seconds.parse().ok()?).ok()
+pub(super) fn earlier(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.checked_sub(by).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// The first few, and then as the number grows by much.
-fn is_worth_telling(joined: usize) -> bool {
-    joined <= 3 || [5, 10, 20, 50].contains(&joined) || joined.is_multiple_of(100)
-}
-
-/// An instant, less so much, as Slack writes it.
-fn seconds(at: Timestamp, less: SignedDuration) -> String {
-    let at = at.checked_sub(less).unwrap_or(Timestamp::UNIX_EPOCH);
+/// An instant as Slack writes it.
+pub(super) fn written(at: Timestamp) -> String {
     format!("{}.{:06}", at.as_second().max(0), at.subsec_microsecond().max(0))
 }

@@ -6,7 +6,6 @@ use workflows_core::{RunView, Transition, sink::TaskPhase};
 use super::{
     blocks::{Line, Look, block},
     limits::{ALL_TEXTS, FALLBACK, LINE, NAME, escaped, last_lines, line},
-    people::People,
     template::Templates,
 };
 use crate::{describe, describe::short_duration};
@@ -29,18 +28,18 @@ pub(super) struct Message {
     pub(super) blocks: Vec<Value>,
 }
 
-/// The message of a run.
+/// The message of a run. `call` is the id of who should look.
 pub(super) fn of_run(
     transition: Transition,
     run: &RunView,
-    people: &People,
+    call: Option<&str>,
     templates: &Templates,
 ) -> Message {
     let mut lines = vec![headline(transition, run, templates), place(run), change(run)];
     if told_by_message(transition, run) {
         lines.push(Line::new().text(&line(&run.message, LINE), Look::Plain));
     }
-    lines.push(looks(transition, run, people));
+    lines.push(looks(call));
     lines.push(link_to_run(run));
     let written = match &run.failure {
         Some(failure) if ended_badly(transition) => {
@@ -54,23 +53,27 @@ pub(super) fn of_run(
     }
 }
 
-/// The line in the thread of the first of several failures of one cause.
+/// What stands in the thread of the first of several failures of one cause.
 pub(super) fn of_further_failure(
     transition: Transition,
     run: &RunView,
-    people: &People,
+    call: Option<&str>,
+    templates: &Templates,
 ) -> Message {
-    let lines = vec![
-        headline(transition, run, &Templates::default()),
-        place(run),
-        change(run),
-        looks(transition, run, people),
-        link_to_run(run),
-    ];
+    let headline = headline(transition, run, templates);
+    let lines = vec![headline, place(run), change(run), looks(call), link_to_run(run)];
     Message {
         text: fallback(transition, run),
         blocks: block("workflows-run", lines, "").into_iter().collect(),
     }
+}
+
+/// What begins the thread of many runs at once.
+pub(super) fn of_crowd() -> Message {
+    let text = "Many runs at once: what is told of further ones stands in this thread.";
+    let line = Line::new().emoji("busts_in_silhouette").text(&format!(" {text}"), Look::Bold);
+    let blocks = block("workflows-crowd", vec![line], "").into_iter().collect();
+    Message { text: text.to_owned(), blocks }
 }
 
 /// What stands in the thread of a failure: its tasks and more of what the failing step wrote.
@@ -215,8 +218,8 @@ fn change(run: &RunView) -> Line {
     Line::new().text(&title, Look::Plain).text(&by, Look::Plain)
 }
 
-fn looks(transition: Transition, run: &RunView, people: &People) -> Line {
-    match people.to_look(run).filter(|_| ended_badly(transition)) {
+fn looks(call: Option<&str>) -> Line {
+    match call {
         Some(id) => Line::new().text("Please look: ", Look::Plain).mention(id),
         None => Line::new(),
     }

@@ -4,7 +4,8 @@
 //! | --- | --- | --- |
 //! | for each run | one message, edited as the run goes on | a message for each transition |
 //! | details | in the message's thread | in the message, shorter |
-//! | failures of one cause | in the thread of the first, which counts them | each by itself |
+//! | failures of one cause | in the thread of the first, which counts them | each by itself, the first at length |
+//! | many runs at once | ten in ten minutes in the channel and ten failures besides, the others in a thread | each by itself |
 //! | when an answer was lost or the process died | the channel is looked through for the run's key; without the scope for that, one message twice at most | one message twice at most |
 //! | scopes | `chat:write`, and `channels:history` (`groups:history` for a private channel) | `incoming-webhook` |
 //!
@@ -12,15 +13,18 @@
 //! is markup, a link or a mention. Messages keep to what Slack takes, and to one a second in a
 //! channel.
 
+mod allowance;
 mod api;
 mod blocks;
 mod bot;
 mod cause;
+mod group;
 mod incoming;
 mod limits;
 mod message;
 mod pace;
 mod people;
+mod search;
 mod template;
 
 use std::sync::Arc;
@@ -32,7 +36,12 @@ use workflows_core::{
 };
 
 use self::{
-    api::Api, bot::Bot, incoming::Incoming, pace::Pace, people::People, template::Templates,
+    api::Api,
+    bot::Bot,
+    incoming::{Causes, Incoming},
+    pace::Pace,
+    people::People,
+    template::Templates,
 };
 use crate::{http::Http, secret::NotifierSecret};
 
@@ -151,8 +160,9 @@ impl SlackBuilder {
         self
     }
 
-    /// For how long failures of one cause are put into the thread of the first; zero for never. Ten
-    /// minutes by default, and for bots alone.
+    /// For how long failures of one cause are put together, and messages counted so that more than ten,
+    /// and ten failures besides, go into a thread; zero for never. Ten minutes by default. An
+    /// incoming webhook, which cannot do that, tells further failures of a cause more shortly.
     #[must_use]
     pub fn group_within(mut self, within: SignedDuration) -> Self {
         self.group_within = within;
@@ -201,7 +211,8 @@ impl SlackBuilder {
         let http = Http::new(self.clock, &self.root_certificates)?;
         let Some(channel) = self.channel else {
             let (url, pace) = (self.secret, Pace::default());
-            let incoming = Incoming { http, url, people, templates, pace };
+            let (group_within, causes) = (self.group_within, Causes::default());
+            let incoming = Incoming { http, url, people, templates, pace, group_within, causes };
             return Ok(SlackNotifier(Way::Incoming(Box::new(incoming))));
         };
         let is_id = channel.starts_with(['C', 'G', 'D'])

@@ -51,24 +51,6 @@ async fn a_message_whose_answer_was_lost_is_found_by_its_run_and_not_posted_agai
 }
 
 #[tokio::test]
-async fn others_messages_and_pages_of_them_are_looked_through() {
-    let chat = Chat::new();
-    let notifier = chat.notifier();
-    chat.slack.fail("chat.postMessage", Fault::LostAnswer, 1);
-    let wanted = told(Transition::Succeeded, run("wanted", RunState::Succeeded));
-    chat.deliver(&notifier, &wanted).await.unwrap_err();
-    for n in 0..450 {
-        let other = told(Transition::Succeeded, run(&format!("other-{n}"), RunState::Succeeded));
-        chat.deliver(&notifier, &other).await.unwrap();
-    }
-    let mut again = wanted.clone();
-    again.may_have_reached = true;
-    chat.deliver(&chat.notifier(), &again).await.unwrap();
-    assert_eq!(chat.slack.in_channel(&chat.channel).len(), 451);
-    assert_eq!(chat.slack.count("conversations.history"), 3);
-}
-
-#[tokio::test]
 async fn without_the_scope_to_look_a_lost_answer_makes_one_message_more_at_most() {
     let chat = Chat::with(&["chat:write"]);
     let notifier = chat.notifier();
@@ -112,50 +94,16 @@ async fn what_is_outdated_by_what_comes_next_is_left_out() {
 }
 
 #[tokio::test]
-async fn failures_of_one_cause_join_the_first_for_a_while() {
+async fn one_that_is_sent_again_does_not_undo_what_was_told_since() {
     let chat = Chat::new();
-    let notifier = chat.notifier();
-    let line =
-        |n: usize| format!("2026-11-01 10:00:0{n} pull of registry/api@{n}f3 timed out ({n} s)");
-    for n in 0..5 {
-        let run = failed(&format!("k{n}"), &line(n));
-        chat.deliver(&notifier, &told(Transition::Failed, run)).await.unwrap();
-    }
-    let other = failed("other", "assertion failed");
-    chat.deliver(&notifier, &told(Transition::Failed, other)).await.unwrap();
+    let ended = told(Transition::Succeeded, run("k", RunState::Succeeded));
+    let place = chat.deliver(&chat.notifier(), &ended).await.unwrap().reference;
+    let mut started = told(Transition::Started, run("k", RunState::Running));
+    started.earlier = place.clone();
+    started.followed_by = vec![Transition::Succeeded];
+    assert_eq!(chat.deliver(&chat.notifier(), &started).await.unwrap().reference, place);
     let in_channel = chat.slack.in_channel(&chat.channel);
-    assert_eq!(in_channel.len(), 2, "the first of the cause, and another");
-    let thread = chat.slack.in_thread(&chat.channel, &in_channel[0].ts);
-    assert_eq!(thread.len(), 1 + 4, "its details, and those that joined");
-    assert!(thread.iter().all(|one| !one.broadcast));
-    let counted = "3 more runs failed in the same way; see the thread.";
-    assert!(in_channel[0].lines().last().unwrap().ends_with(counted), "told at 1, 2, 3, 5, 10...");
-
-    // A process that remembers nothing finds the first.
-    let fresh = chat.notifier();
-    chat.deliver(&fresh, &told(Transition::Failed, failed("k6", &line(6)))).await.unwrap();
-    let first = chat.slack.in_channel(&chat.channel).remove(0);
-    assert!(first.lines().last().unwrap().contains(" 5 more runs"), "{:?}", first.lines());
-    // Repeated, it is found in the thread.
-    let mut again = told(Transition::Failed, failed("k6", &line(6)));
-    again.may_have_reached = true;
-    chat.deliver(&chat.notifier(), &again).await.unwrap();
-    assert_eq!(chat.slack.in_thread(&chat.channel, &first.ts).len(), 1 + 5);
-
-    chat.clock.advance(seconds(601));
-    chat.deliver(&fresh, &told(Transition::Failed, failed("k7", &line(7)))).await.unwrap();
-    assert_eq!(chat.slack.in_channel(&chat.channel).len(), 3, "ten minutes are over");
-}
-
-#[tokio::test]
-async fn failures_can_be_told_each_by_itself() {
-    let chat = Chat::new();
-    let notifier = chat.builder().group_within(seconds(0)).build().unwrap();
-    for n in 0..3 {
-        let run = failed(&format!("k{n}"), "boom");
-        chat.deliver(&notifier, &told(Transition::Failed, run)).await.unwrap();
-    }
-    assert_eq!(chat.slack.in_channel(&chat.channel).len(), 3);
+    assert_eq!((in_channel.len(), in_channel[0].edits), (1, 0));
 }
 
 #[tokio::test]

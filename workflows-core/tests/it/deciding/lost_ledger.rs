@@ -188,3 +188,22 @@ async fn what_tells_of_another_run_than_its_own_is_not_taken_up() {
     anew.starts().await;
     assert_eq!(anew.runs().await, []);
 }
+
+#[tokio::test]
+async fn a_run_that_is_known_again_is_as_old_as_its_pipelinerun() {
+    let world = World::with(super::world::CI);
+    world.hears(world.repo.push("alice", "main", &[("a", "1")])).await;
+    let created = world.clock.now();
+    let mut kept = world.sink.created().remove(0);
+    let mut pipeline_run = (*kept.pipeline_run).clone();
+    pipeline_run["metadata"]["creationTimestamp"] = created.to_string().into();
+    kept.pipeline_run = pipeline_run.into();
+    let sink = ScriptedSink::new();
+    workflows_core::RunSink::ensure(&sink, &kept).await.unwrap();
+    world.clock.advance(SignedDuration::from_hours(2));
+
+    let elsewhere = World { sink, ..world };
+    let anew = Anew::of(&elsewhere);
+    anew.starts().await;
+    assert_eq!(anew.runs().await.remove(0).created_at, created);
+}
