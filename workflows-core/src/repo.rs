@@ -507,6 +507,8 @@ pub struct LoggedDelivery {
     pub sent_at: Timestamp,
     /// Whether the receiver answered with success.
     pub succeeded: bool,
+    /// Whether something may come of it, as far as the log tells without its payload.
+    pub may_matter: bool,
 }
 
 /// A delivery as the host sent it.

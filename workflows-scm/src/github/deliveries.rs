@@ -16,7 +16,7 @@ use workflows_core::{
 
 use super::{
     GitHubDriver, api::Client, authorization::Scope, connection::GitHubRepository,
-    repo_path::RepoPath,
+    events::why_nothing, repo_path::RepoPath,
 };
 use crate::rest::{Priority, Route};
 
@@ -27,6 +27,8 @@ use crate::rest::{Priority, Route};
 pub struct GitHubDeliveryLog {
     client: Client,
     base: Route,
+    /// Which repositories are served, of a log that tells of many.
+    driver: Option<GitHubDriver>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,6 +38,21 @@ struct Logged {
     delivered_at: Timestamp,
     #[serde(default)]
     status_code: u16,
+    event: String,
+    #[serde(default)]
+    action: Option<String>,
+    #[serde(default)]
+    repository_id: Option<u64>,
+}
+
+impl Logged {
+    fn may_matter(&self, driver: Option<&GitHubDriver>) -> bool {
+        let action = self.action.as_deref().unwrap_or("");
+        why_nothing(&self.event, action).is_none()
+            && !driver
+                .zip(self.repository_id)
+                .is_some_and(|(driver, number)| driver.is_foreign(number))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -66,7 +83,8 @@ impl GitHubDriver {
             ));
         }
         let client = self.api().about(Scope::App, Priority::Background);
-        Ok(GitHubDeliveryLog { client, base: Route::new(["app", "hook", "deliveries"]) })
+        let base = Route::new(["app", "hook", "deliveries"]);
+        Ok(GitHubDeliveryLog { client, base, driver: Some(self.clone()) })
     }
 
     /// The log of a webhook of an organisation, by the hook's id.
@@ -82,7 +100,7 @@ impl GitHubDriver {
         let owner = RepoPath::parse(&format!("{organization}/x"))?.owner;
         let base = Route::new(["orgs", &owner, "hooks", &hook.to_string(), "deliveries"]);
         let client = self.api().about(Scope::Owner(owner), Priority::Background);
-        Ok(GitHubDeliveryLog { client, base })
+        Ok(GitHubDeliveryLog { client, base, driver: Some(self.clone()) })
     }
 }
 
@@ -114,6 +132,7 @@ impl DeliveryLog for GitHubDeliveryLog {
             .look_at_pages::<Logged>("list deliveries", route)
             .try_take_while(move |one| future::ready(Ok(one.delivered_at >= since)))
             .map_ok(|one| LoggedDelivery {
+                may_matter: one.may_matter(self.driver.as_ref()),
                 id: one.id.to_string(),
                 delivery: one.guid.into(),
                 sent_at: one.delivered_at,
@@ -165,6 +184,6 @@ impl GitHubRepository {
     fn log_of(&self, hook: u64) -> GitHubDeliveryLog {
         let client = self.client(Priority::Background);
         let base = self.route(["hooks", &hook.to_string(), "deliveries"]);
-        GitHubDeliveryLog { client, base }
+        GitHubDeliveryLog { client, base, driver: None }
     }
 }

@@ -33,6 +33,7 @@ mod files;
 mod history;
 mod hooks;
 mod objects;
+mod foreign;
 mod permissions;
 mod pull_request;
 mod pull_requests;
@@ -58,6 +59,7 @@ use self::{
     objects::GitObjects,
     repo_path::{RepoPath, of_repo},
 };
+    foreign::ForeignRepos,
 pub use self::{
     credentials::GitHubCredentials, deliveries::GitHubDeliveryLog, events::GitHubDeliveries,
     hooks::GitHubHooks,
@@ -97,6 +99,7 @@ pub struct GitHubDriver {
 }
 
 impl GitHubDriver {
+    foreign: Arc<ForeignRepos>,
     /// A driver to be described.
     pub fn builder() -> GitHubDriverBuilder {
         GitHubDriverBuilder::default()
@@ -128,6 +131,16 @@ impl GitHubDriver {
     pub(crate) fn note_installation(&self, owner: &str, installation: u64) {
         self.api.authorizer().note_installation(owner, installation);
     }
+    /// Takes in what a repository is called now.
+    pub(crate) fn note_name(&self, number: u64, full_name: &str) {
+        self.foreign.note(number, self.allows(full_name), self.api.now());
+    }
+
+    /// Whether a repository is known to be none that the patterns allow.
+    pub(crate) fn is_foreign(&self, number: u64) -> bool {
+        self.foreign.has(number, self.api.now())
+    }
+
 
     pub(crate) async fn forget_installation(&self, owner: &str) {
         self.api.authorizer().forget_owner(owner).await;
@@ -375,6 +388,7 @@ impl GitHubDriverBuilder {
         })
     }
 }
+            foreign: Default::default(),
 
 /// For tests of what hosts share.
 #[cfg(test)]

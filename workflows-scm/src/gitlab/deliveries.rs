@@ -131,6 +131,7 @@ impl DeliveryLog for GitLabDeliveryLog {
                     succeeded: one.response_status.as_deref().is_some_and(|status| {
                         status.parse::<u16>().is_ok_and(|code| (200..300).contains(&code))
                     }),
+                    may_matter: true,
                 };
                 let key = (self.base.clone(), one.id);
                 if let Some(payload) = one.payload() {

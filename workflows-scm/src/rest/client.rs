@@ -270,7 +270,8 @@ impl<H: Host> Client<H> {
         Ok(Page { items, next })
     }
 
-    /// The items of all pages of a list, in order; a page is asked for when its items are.
+    /// The items of all pages of a list, in order; a page is asked for when its items are. Who goes on
+    /// after an error asks for the page again that could not be had.
     ///
     /// `Link` headers are followed by their route alone, so that no answer leads to another host.
     ///
@@ -318,16 +319,25 @@ impl<H: Host> Client<H> {
             seen: HashSet<Route>,
         }
         let from = Position { client: self.clone(), next: Some(route), seen: HashSet::new() };
-        stream::try_unfold(from, move |mut at| async move {
-            let Some(route) = at.next.take() else { return Ok(None) };
-            if at.seen.len() >= MOST_PAGES || !at.seen.insert(route.clone()) {
-                return Err(Error::invalid(operation, "the pages of the answer do not end")
+        stream::unfold(from, move |mut at| async move {
+            let route = at.next.take()?;
+            if at.seen.len() >= MOST_PAGES || at.seen.contains(&route) {
+                let error = Error::invalid(operation, "the pages of the answer do not end")
                     .with("route", &route)
-                    .with("pages", at.seen.len()));
+                    .with("pages", at.seen.len());
+                return Some((Err(error), at));
             }
-            let page = at.client.page::<T>(operation, &route, field, shape).await?;
-            at.next = page.next;
-            Ok(Some((stream::iter(page.items.into_iter().map(Ok)), at)))
+            match at.client.page::<T>(operation, &route, field, shape).await {
+                Ok(page) => {
+                    at.seen.insert(route);
+                    at.next = page.next;
+                    Some((Ok(stream::iter(page.items.into_iter().map(Ok))), at))
+                }
+                Err(error) => {
+                    at.next = Some(route);
+                    Some((Err(error), at))
+                }
+            }
         })
         .try_flatten()
         .boxed()

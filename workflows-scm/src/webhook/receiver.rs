@@ -10,8 +10,8 @@ use secrecy::SecretString;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use workflows_core::{
-    ConnectionName, Error, ErrorKind, EventSource, Observation, RepoRef, Result, SecretRef,
-    SourceName, SubjectClaim, Tenant, Verified,
+    ConnectionName, DeliveryId, Error, ErrorKind, EventSource, Observation, RepoRef, Result,
+    SecretRef, SourceName, SubjectClaim, Tenant, Verified,
     event::{NothingClaim, Payload, Seen},
     source::SourceContext,
     store::Admitted,
@@ -331,6 +331,17 @@ impl WebhookReceiver {
             SubjectClaim::Nothing(claim) => Some(claim.reason.clone()),
             _ => None,
         });
+    /// Records that a delivery cannot be had any more.
+    pub(super) async fn record_lost(
+        &self,
+        context: &SourceContext,
+        delivery: DeliveryId,
+        reason: String,
+    ) -> Result<()> {
+        let observation = self.observation(None, delivery, nothing(&"lost".into(), reason));
+        context.publisher.publish(vec![observation]).await.map(drop)
+    }
+
         let observations = claims.into_iter().map(|claim| {
             let mut observation =
                 self.observation(delivery.repo.as_ref(), delivery.id.clone(), claim);
@@ -348,7 +359,7 @@ impl WebhookReceiver {
     fn observation(
         &self,
         repo: Option<&DeliveredRepo>,
-        delivery: workflows_core::DeliveryId,
+        delivery: DeliveryId,
         claim: SubjectClaim,
     ) -> Observation {
         let Route { name, tenant, connection, .. } = &*self.route;

@@ -30,6 +30,8 @@ mod github_events;
 mod github_hooks;
 #[cfg(all(feature = "github", feature = "webhook-axum"))]
 mod github_ledger_down;
+#[cfg(feature = "github")]
+mod github_missed;
 #[cfg(all(feature = "github", feature = "webhook-axum"))]
 mod github_scenarios;
 #[cfg(feature = "github")]

@@ -380,8 +380,20 @@ async fn what_arrived_is_not_fetched_again_and_the_log_says_the_same() {
     world.bench.stop().await;
 }
 
+/// Lets time pass until a look is told of, a second at a time.
+async fn look_in_time(bench: &mut Bench) -> Look {
+    for _ in 0..1_000 {
+        settle().await;
+        if let Some(told) = bench.all_looks().await.pop() {
+            return told;
+        }
+        bench.clock.advance(SignedDuration::from_secs(1));
+    }
+    panic!("no look ends")
+}
+
 #[tokio::test]
-async fn a_look_that_fails_is_taken_up_where_it_was() {
+async fn what_cannot_be_read_at_once_is_read_a_second_later_and_in_its_turn() {
     let mut world = World::new();
     world.bench.start(sweep(&world));
     world.bench.through().await;
@@ -390,20 +402,33 @@ async fn a_look_that_fails_is_taken_up_where_it_was() {
     world.repo.push("ann", "main", &[("a", "2")]);
     world.scm.fail_next(ScmCall::ReplayDelivery, ErrorKind::Transient, "502");
     world.bench.clock.advance(FIVE_MINUTES);
-    let Look { failure, .. } = world.bench.look().await;
-    let (kind, wait) = failure.unwrap();
-    assert_eq!(kind, ErrorKind::Transient);
-    world.bench.after(wait).await;
+    assert_eq!(look_in_time(&mut world.bench).await.failure, None);
     let heard = world.bench.heard().await;
     assert_eq!(heard, ["created refs/heads/main", "updated refs/heads/main"]);
+    let now = workflows_core::Clock::now(&world.bench.clock);
+    assert!(now < "2026-01-01T00:05:05Z".parse().unwrap(), "{now}");
+    world.bench.stop().await;
+}
 
-    // A delivery that the log keeps no longer is lost, and holds nothing up.
-    world.repo.set_time("2026-01-01T00:20:00Z".parse().unwrap());
+#[tokio::test]
+async fn a_delivery_that_the_log_keeps_no_longer_is_on_record_as_lost() {
+    let mut world = World::new();
+    world.bench.start(sweep(&world));
+    world.bench.through().await;
+    world.repo.set_time("2026-01-01T00:01:00Z".parse().unwrap());
     world.repo.push("ann", "main", &[("a", "3")]);
+    let (_, _, lost) = world.last_delivery().await;
     world.repo.push("ann", "dev", &[("a", "4")]);
     world.scm.fail_next(ScmCall::ReplayDelivery, ErrorKind::NotFound, "404");
     world.bench.after(FIVE_MINUTES).await;
-    assert_eq!(world.bench.heard().await.last().unwrap(), "created refs/heads/dev");
+    assert_eq!(world.bench.heard().await, ["created refs/heads/dev"]);
+    let recorded = world.recorded().await;
+    let record = recorded.iter().find(|one| one.delivery == lost.delivery).unwrap();
+    assert!(record.duplicate.as_ref().unwrap().contains("it is lost"), "{record:?}");
+
+    let asked = world.scm.calls(ScmCall::ReplayDelivery);
+    world.bench.after(FIVE_MINUTES).await;
+    assert_eq!(world.scm.calls(ScmCall::ReplayDelivery), asked, "it is not asked for again");
     world.bench.stop().await;
 }
 

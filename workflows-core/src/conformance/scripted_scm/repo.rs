@@ -397,6 +397,7 @@ impl ScriptedRepo {
                     delivery: delivery.as_str().into(),
                     sent_at,
                     succeeded: true,
+                    may_matter: true,
                 };
                 let headers = vec![
                     ("x-scripted-delivery".to_owned(), delivery.clone()),

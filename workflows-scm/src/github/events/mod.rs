@@ -84,8 +84,11 @@ fn decode(driver: &GitHubDriver, headers: &DeliveryHeaders, body: &Verified) -> 
     {
         driver.note_installation(owner, installation);
     }
-    let read = || read(event, action.as_deref().unwrap_or(""), &id, &payload);
-    let told = read().map_err(|error| error.with("event", &what).with("delivery", &id))?;
+    let told = match &repo {
+        Some(_) => read(event, action.as_deref().unwrap_or(""), &id, &payload),
+        None => read_of_no_repository(event, &payload),
+    };
+    let told = told.map_err(|error| error.with("event", &what).with("delivery", &id))?;
     Ok(Delivery {
         id,
         what,
@@ -96,41 +99,68 @@ fn decode(driver: &GitHubDriver, headers: &DeliveryHeaders, body: &Verified) -> 
     })
 }
 
+fn read_of_no_repository(event: &str, payload: &Payload<'_>) -> Result<Told> {
+    match event {
+        "installation" | "installation_repositories" => access(payload),
+        "ping" => Ok(nothing("the hook works")),
+        _ => Ok(nothing("it is about no repository")),
+    }
+}
+
 fn read(event: &str, action: &str, id: &DeliveryId, payload: &Payload<'_>) -> Result<Told> {
-    if !payload.is_about_a_repository() {
-        return match event {
-            "installation" | "installation_repositories" => access(payload),
-            "ping" => Ok(nothing("the hook works")),
-            _ => Ok(nothing("it is about no repository")),
-        };
+    if let Some(reason) = why_nothing(event, action) {
+        return Ok(nothing(reason));
     }
     match (event, action) {
         ("push", _) => refs::push(payload),
-        ("create", _) => Ok(nothing("the push that comes with it tells the commit")),
-        ("delete", _) => Ok(nothing("the push that comes with it tells what was there")),
         ("pull_request", action) => pull_requests::changed(action, payload),
         ("issue_comment", "created") => comments::in_conversation(payload),
         ("pull_request_review_comment", "created") => comments::on_line(payload),
         ("pull_request_review", "submitted") => comments::review(payload),
         ("commit_comment", "created") => comments::on_commit(payload),
+        ("check_run", "rerequested") => checks::run_again(id, payload),
+        ("check_run", "requested_action") => checks::button(id, payload),
+        ("check_suite", "rerequested") => checks::suite_again(id, payload),
+        ("merge_group", "checks_requested") => releases::merge_group(payload),
+        ("release", action) => releases::release(action, payload),
+        ("repository_dispatch", _) => releases::dispatch(action, id, payload),
+        _ => Ok(nothing(NOBODY_WAITS)),
+    }
+}
+
+const NOBODY_WAITS: &str = "no workflow can wait for events of this kind";
+
+/// Why nothing can come of an event with that action, whatever its payload holds.
+pub(super) fn why_nothing(event: &str, action: &str) -> Option<&'static str> {
+    match (event, action) {
+        (
+            "push"
+            | "pull_request"
+            | "release"
+            | "repository_dispatch"
+            | "installation"
+            | "installation_repositories",
+            _,
+        )
+        | ("issue_comment" | "pull_request_review_comment" | "commit_comment", "created")
+        | ("pull_request_review", "submitted")
+        | ("check_run", "rerequested" | "requested_action")
+        | ("check_suite", "rerequested")
+        | ("merge_group", "checks_requested") => None,
+        ("create", _) => Some("the push that comes with it tells the commit"),
+        ("delete", _) => Some("the push that comes with it tells what was there"),
         (
             "issue_comment"
             | "pull_request_review_comment"
             | "pull_request_review"
             | "commit_comment",
             _,
-        ) => Ok(nothing("only a new comment counts")),
-        ("check_run", "rerequested") => checks::run_again(id, payload),
-        ("check_run", "requested_action") => checks::button(id, payload),
-        ("check_suite", "rerequested") => checks::suite_again(id, payload),
-        ("check_run" | "check_suite", _) => Ok(nothing("only what is asked for again counts")),
-        ("merge_group", "checks_requested") => releases::merge_group(payload),
-        ("merge_group", _) => Ok(nothing("a group that is no more needs no checks")),
-        ("release", action) => releases::release(action, payload),
-        ("repository_dispatch", _) => releases::dispatch(action, id, payload),
-        ("repository", _) => Ok(nothing("the repository keeps its id")),
-        ("ping", _) => Ok(nothing("the hook works")),
-        _ => Ok(nothing("no workflow can wait for events of this kind")),
+        ) => Some("only a new comment counts"),
+        ("check_run" | "check_suite", _) => Some("only what is asked for again counts"),
+        ("merge_group", _) => Some("a group that is no more needs no checks"),
+        ("repository", _) => Some("the repository keeps its id"),
+        ("ping", _) => Some("the hook works"),
+        _ => Some(NOBODY_WAITS),
     }
 }
 
@@ -186,7 +216,6 @@ struct Repository {
 /// What GitHub tells with every event.
 trait Common {
     fn repository(&self, driver: &GitHubDriver) -> Option<DeliveredRepo>;
-    fn is_about_a_repository(&self) -> bool;
     fn installation(&self) -> Option<u64>;
     fn sender(&self) -> Option<Account>;
     fn action(&self) -> Option<String>;
@@ -196,11 +225,8 @@ impl Common for Payload<'_> {
     /// The repository, when the payload is about one.
     fn repository(&self, driver: &GitHubDriver) -> Option<DeliveredRepo> {
         let found: Repository = self.lenient("repository")?;
+        driver.note_name(found.id, &found.full_name);
         Some(DeliveredRepo { id: driver.repo_id(found.id), name: found.full_name })
-    }
-
-    fn is_about_a_repository(&self) -> bool {
-        self.lenient::<Repository>("repository").is_some()
     }
 
     /// The App's installation that was told of it.

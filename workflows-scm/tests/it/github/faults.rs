@@ -1,12 +1,15 @@
 //! Answers that are late, cut off, too long, lying or somewhere else.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 use workflows_core::{
     ErrorKind, ScmDriver,
-    repo::{ReadLimit, RefPosition},
+    repo::{DeliveryLog, ReadLimit, RefPosition},
 };
 
 use super::{
@@ -157,6 +160,38 @@ async fn pages_that_do_not_end_are_an_error() {
     let error = refs(&server).await.unwrap_err();
     // The points of a minute end before the pages do.
     assert!(matches!(error.kind(), ErrorKind::Invalid | ErrorKind::RateLimited { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_page_that_cannot_be_had_is_asked_for_again_and_not_those_before_it() {
+    let failed = AtomicBool::new(false);
+    let entry = |id: u64| {
+        json!({"id": id, "guid": format!("guid-{id}"), "delivered_at": "2026-03-01T11:00:00Z",
+            "status_code": 200, "event": "push", "action": null, "repository_id": 1})
+    };
+    let server = Scripted::start(move |seen| match seen.route.as_str() {
+        "/orgs/acme/hooks/3/deliveries?per_page=100" => Reply::ok(json!([entry(2)]))
+            .with("link", "</orgs/acme/hooks/3/deliveries?per_page=100&cursor=v1_1>; rel=\"next\""),
+        _ if failed.swap(true, Ordering::SeqCst) => Reply::ok(json!([entry(1)])),
+        _ => Reply::status(502),
+    })
+    .await;
+    let log = with_token(&server.url, &clock()).organization_deliveries("acme", 3).unwrap();
+    let all: Vec<_> = log.list(jiff::Timestamp::UNIX_EPOCH).collect().await;
+    let short: Vec<_> = all
+        .iter()
+        .map(|one| one.as_ref().map(|one| one.id.as_str()).map_err(|error| error.kind()))
+        .collect();
+    assert_eq!(short, [Ok("2"), Err(ErrorKind::Transient), Ok("1")]);
+    assert_eq!(server.calls().len(), 3);
+}
+
+#[tokio::test]
+async fn a_delivery_without_a_payload_is_not_there() {
+    let delivery = json!({"request": {"headers": {"X-GitHub-Event": "push"}, "payload": null}});
+    let server = Scripted::one_by_one([Reply::ok(delivery)]).await;
+    let log = with_token(&server.url, &clock()).organization_deliveries("acme", 3).unwrap();
+    assert_eq!(log.replay("15").await.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[tokio::test]
