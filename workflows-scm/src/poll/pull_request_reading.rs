@@ -33,8 +33,9 @@ const FIRST_LISTING: usize = 100;
 struct Read {
     /// The newest change of a pull request that was read, by the host's clock.
     newest: Timestamp,
-    /// The newest change of a comment that was read.
-    newest_comment: Timestamp,
+    /// All comments that came with changes up to this one were read.
+    #[serde(alias = "newest_comment")]
+    comments_through: Timestamp,
     /// Comments that were written before are not new.
     first: Timestamp,
     /// The highest number when the repository was first looked at: a pull request up to it that is
@@ -123,7 +124,7 @@ impl Look<'_> {
             self.compare(pull_request, seen, &mut observations).await?;
         }
         // Where nothing was ever changed there are no comments, and all that come are new.
-        Ok((observations, Read { newest, newest_comment: newest, first: newest, highest }))
+        Ok((observations, Read { newest, comments_through: newest, first: newest, highest }))
     }
 
     async fn again(
@@ -154,14 +155,19 @@ impl Look<'_> {
             self.compare(pull_request.clone(), seen, &mut observations).await?;
         }
         if let Some(feed) = comments
-            && after.newest > before.newest_comment
+            && after.newest > before.comments_through
         {
-            match self.comments(feed, &changed, &mut after, &mut observations).await {
+            match self.comments(feed, &changed, before, &mut observations).await {
                 // The cursor of comments stays behind, so that the next look reads them.
                 Err(error) if matches!(error.kind(), ErrorKind::RateLimited { .. }) => {
                     tracing::info!(%error, repository = %self.repo, "comments are read later");
                 }
-                read => read?,
+                // What came since the last look is read once more by the next one: in the second of
+                // its change more may be written, which no later change tells of.
+                read => {
+                    read?;
+                    after.comments_through = before.newest;
+                }
             }
         }
         Ok((observations, after))
@@ -221,14 +227,13 @@ impl Look<'_> {
         &self,
         feed: &dyn CommentFeed,
         changed: &BTreeMap<u64, PullRequest>,
-        after: &mut Read,
+        before: &Read,
         observations: &mut Vec<Observation>,
     ) -> Result<()> {
-        let since = earlier(after.newest_comment);
+        let since = earlier(before.comments_through);
         let found: Vec<FoundComment> = feed.comments_since(since).try_collect().await?;
         for one in found {
-            after.newest_comment = after.newest_comment.max(one.updated_at);
-            if one.created_at <= after.first {
+            if one.created_at <= before.first {
                 continue;
             }
             let at = one.created_at;

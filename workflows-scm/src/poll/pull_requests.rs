@@ -20,8 +20,9 @@ use super::{
 /// a little further. Each pull request becomes at most one event, with the actions that lead from the
 /// recorded state to the present one: what was done and undone between two looks is not seen. Labels
 /// are compared one by one. When a pull request changed, new comments are asked for, too, for a
-/// comment changes its pull request; so a look at a repository where nothing happens is one request,
-/// which costs little where the host can say that nothing changed. A comment is an event when it is
+/// comment changes its pull request, at that look and once more at the next one, for hosts tell times
+/// in whole seconds. So a look at a repository where nothing happens is one request, which costs
+/// little where the host can say that nothing changed. A comment is an event when it is
 /// new; that it was edited or deleted is not, and what was written with a review as a whole is not
 /// seen.
 ///

@@ -336,6 +336,36 @@ async fn an_idle_look_is_one_request_for_each_kind_of_thing_and_costs_nothing_of
         ];
         assert_eq!(calls, expected);
     }
+    // A change that is no comment is asked about twice, and then it is over.
+    let pull_requests = |github: &GitHub| {
+        let calls = github.hub.calls();
+        github.hub.forget_calls();
+        let of = calls.iter().filter(|call| !call.path.contains("/git/"));
+        let mut of: Vec<String> = of.map(|call| format!("{} {}", call.path, call.status)).collect();
+        of.sort();
+        of
+    };
+    let repo = &github.repo;
+    let changes: [&dyn Fn(); 3] =
+        [&|| repo.label(12, "bug"), &|| drop(repo.push("topic/11", &[("b", "2")])), &|| {
+            repo.close(12)
+        }];
+    for change in changes {
+        github.later(300);
+        change();
+        for _ in 0..2 {
+            github.later(70);
+            refs.through().await;
+            pulls.through().await;
+        }
+        assert_eq!(pull_requests(&github).len(), 6, "the list, and comments of both kinds");
+        for _ in 0..2 {
+            github.later(70);
+            refs.through().await;
+            pulls.through().await;
+            assert_eq!(pull_requests(&github), ["/repos/acme/api/pulls 304"]);
+        }
+    }
     // Many that changed at once are two requests from then on, which cost as little.
     for number in 1..=12 {
         github.repo.label(number, "bug");

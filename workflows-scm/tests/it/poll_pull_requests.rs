@@ -140,6 +140,36 @@ async fn new_comments_are_heard_with_the_pull_request_and_edited_ones_are_not() 
 }
 
 #[tokio::test]
+async fn what_is_written_in_the_second_of_a_comment_that_was_read_is_heard_too() {
+    let (scm, repo, mut bench) = bench();
+    let number = opened(&repo, "topic");
+    bench.start(poller());
+    bench.through().await;
+    let second = "2026-01-01T00:10:00Z".parse().unwrap();
+    repo.set_time(second);
+    repo.comment("ann", number, "one");
+    bench.after(A_WHILE).await;
+    repo.set_time(second);
+    repo.comment("bob", number, "two");
+    bench.after(A_WHILE).await;
+    let said: Vec<_> = bench
+        .events()
+        .await
+        .iter()
+        .map(|event| (event.comment.as_ref().unwrap().body.clone(), event.occurred_at))
+        .collect();
+    assert_eq!(said[0].1, said[1].1, "{said:?}");
+    assert_eq!((&*said[0].0, &*said[1].0), ("one", "two"));
+    // Nothing is asked for when both looks are done.
+    scm.forget_calls();
+    bench.after(A_WHILE).await;
+    bench.after(A_WHILE).await;
+    assert_eq!(scm.calls(ScmCall::CommentsSince), 0);
+    assert_eq!(bench.events().await.len(), 2);
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn comments_that_a_limit_holds_back_hold_up_no_pull_request() {
     let (scm, repo, mut bench) = bench();
     let number = opened(&repo, "topic");
