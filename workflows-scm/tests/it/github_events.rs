@@ -1,7 +1,7 @@
 //! GitHub's webhook events: every published example, what becomes of each kind, and bytes that are no
 //! events at all.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::LazyLock};
+use std::{collections::BTreeMap, io::Write, path::PathBuf, sync::LazyLock};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -95,6 +95,11 @@ fn pull_request() -> Value {
 
 // --- every published example ---------------------------------------------------------------------
 
+/// Says it around what captures the output of tests that pass.
+fn aloud(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 #[test]
 fn every_published_example_is_taken_in_or_recorded_as_of_no_interest() {
     let path = std::env::var_os("WORKFLOWS_GITHUB_EXAMPLES").map_or_else(
@@ -107,14 +112,14 @@ fn every_published_example_is_taken_in_or_recorded_as_of_no_interest() {
     );
     let Ok(text) = std::fs::read(&path) else {
         let skipped = format!(
-            "SKIPPED: GitHub's published webhook examples are not at {}; `npm install \
+            "GitHub's published webhook examples are not at {}; `npm install \
              @octokit/webhooks-examples` in target/npm, or name the file in \
              WORKFLOWS_GITHUB_EXAMPLES",
             path.display()
         );
         let may_skip = std::env::var("WORKFLOWS_TESTS_MAY_SKIP").as_deref() != Ok("0");
         assert!(may_skip, "{skipped}");
-        eprintln!("{skipped}");
+        aloud(&format!("SKIPPED: {skipped}"));
         return;
     };
     let events: Vec<Value> = serde_json::from_slice(&text).unwrap();
@@ -144,7 +149,7 @@ fn every_published_example_is_taken_in_or_recorded_as_of_no_interest() {
         }
     }
     let all: usize = counts.values().sum();
-    println!("{} kinds of events, {all} examples: {counts:?}", events.len());
+    aloud(&format!("{} kinds of events, {all} examples: {counts:?}", events.len()));
     assert!(problems.is_empty(), "{problems:#?}");
     assert!(all >= 300, "the examples are not whole: {all}");
     for some in ["refs", "pull requests", "labels", "comments", "commands", "other events"] {
