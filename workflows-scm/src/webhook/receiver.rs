@@ -7,7 +7,10 @@ use bytes::Bytes;
 use jiff::SignedDuration;
 use metrics::counter;
 use secrecy::SecretString;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use workflows_core::{
     ConnectionName, DeliveryId, Error, ErrorKind, EventSource, Observation, RepoRef, Result,
@@ -152,9 +155,8 @@ impl WebhookReceiver {
         self.set(|route| route.max_bytes = bytes)
     }
 
-    /// Sets how long a delivery may wait for room, and then for the engine to run and for the ledger.
-    /// Default: 8 seconds; GitHub
-    /// waits for 10.
+    /// Sets how long it may take to answer a delivery: to read its body, to wait for room and for the
+    /// engine to run, and to store it, all together. Default: 8 seconds; GitHub waits for 10.
     #[must_use]
     pub fn patience(self, patience: SignedDuration) -> Self {
         self.set(|route| route.patience = patience)
@@ -183,14 +185,20 @@ impl WebhookReceiver {
         self.route.max_bytes
     }
 
-    pub(super) fn allowed_time(&self) -> Duration {
+    fn allowed_time(&self) -> Duration {
         self.route.patience.unsigned_abs()
+    }
+
+    /// Until when a delivery that comes now is to be answered.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.allowed_time()
     }
 
     /// Takes a delivery in. It never fails: what went wrong is the answer.
     pub async fn receive(&self, headers: &DeliveryHeaders, body: Bytes) -> Answer {
-        match self.make_room(body.len()).await {
-            Ok(room) => self.receive_holding(room, headers, body).await,
+        let deadline = self.deadline();
+        match self.make_room(body.len(), deadline).await {
+            Ok(room) => self.receive_holding(room, headers, body, deadline).await,
             Err(answer) => self.counted(answer),
         }
     }
@@ -201,8 +209,9 @@ impl WebhookReceiver {
         room: OwnedSemaphorePermit,
         headers: &DeliveryHeaders,
         body: Bytes,
+        deadline: Instant,
     ) -> Answer {
-        let answer = self.answer(headers, body).await;
+        let answer = self.answer(headers, body, deadline).await;
         drop(room);
         self.counted(answer)
     }
@@ -216,20 +225,24 @@ impl WebhookReceiver {
     }
 
     /// Holds room for a delivery of so many bytes.
-    pub(super) async fn make_room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Answer> {
+    pub(super) async fn make_room(
+        &self,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Result<OwnedSemaphorePermit, Answer> {
         if bytes > self.route.max_bytes {
             return Err(Answer::too_large(self.route.max_bytes));
         }
         let wanted = (bytes / 1024 + 1).min(ROOM);
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
         let room = Arc::clone(&self.state.room).acquire_many_owned(wanted);
-        match tokio::time::timeout(self.allowed_time(), room).await {
+        match tokio::time::timeout_at(deadline, room).await {
             Ok(Ok(room)) => Ok(room),
             _ => Err(Answer::unready("too many deliveries are being handled")),
         }
     }
 
-    async fn answer(&self, headers: &DeliveryHeaders, body: Bytes) -> Answer {
+    async fn answer(&self, headers: &DeliveryHeaders, body: Bytes, deadline: Instant) -> Answer {
         if self.route.secrets.is_empty() {
             return Answer::refused("no secret is configured for this webhook; set one");
         }
@@ -252,7 +265,7 @@ impl WebhookReceiver {
                 }
             }
         };
-        tokio::time::timeout(self.allowed_time(), handled)
+        tokio::time::timeout_at(deadline, handled)
             .await
             .unwrap_or_else(|_| Answer::unready("the engine or its ledger took too long"))
     }
@@ -318,6 +331,17 @@ impl WebhookReceiver {
         self.publish(context, headers, verified, &delivery, claims).await
     }
 
+    /// Records that a delivery cannot be had any more.
+    pub(super) async fn record_lost(
+        &self,
+        context: &SourceContext,
+        delivery: DeliveryId,
+        reason: String,
+    ) -> Result<()> {
+        let observation = self.observation(None, delivery, nothing(&"lost".into(), reason));
+        context.publisher.publish(vec![observation]).await.map(drop)
+    }
+
     async fn publish(
         &self,
         context: &SourceContext,
@@ -331,17 +355,6 @@ impl WebhookReceiver {
             SubjectClaim::Nothing(claim) => Some(claim.reason.clone()),
             _ => None,
         });
-    /// Records that a delivery cannot be had any more.
-    pub(super) async fn record_lost(
-        &self,
-        context: &SourceContext,
-        delivery: DeliveryId,
-        reason: String,
-    ) -> Result<()> {
-        let observation = self.observation(None, delivery, nothing(&"lost".into(), reason));
-        context.publisher.publish(vec![observation]).await.map(drop)
-    }
-
         let observations = claims.into_iter().map(|claim| {
             let mut observation =
                 self.observation(delivery.repo.as_ref(), delivery.id.clone(), claim);

@@ -12,7 +12,7 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::{Answer, DeliveryHeaders, WebhookReceiver};
 
@@ -47,9 +47,12 @@ async fn handle(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let reading = tokio::time::timeout(receiver.allowed_time(), read(&receiver, &headers, body));
-    let answer = match reading.await {
-        Ok(Ok((room, bytes))) => receiver.receive_holding(room, &readable(&headers), bytes).await,
+    let deadline = receiver.deadline();
+    let reading = read(&receiver, &headers, body, deadline);
+    let answer = match tokio::time::timeout_at(deadline, reading).await {
+        Ok(Ok((room, bytes))) => {
+            receiver.receive_holding(room, &readable(&headers), bytes, deadline).await
+        }
         Ok(Err(answer)) => receiver.counted(answer),
         Err(_) => receiver.counted(Answer::unready("the body took too long")),
     };
@@ -61,13 +64,14 @@ async fn read(
     receiver: &WebhookReceiver,
     headers: &HeaderMap,
     body: Body,
+    deadline: Instant,
 ) -> Result<(OwnedSemaphorePermit, Bytes), Answer> {
     let limit = receiver.limit();
     let told = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     if told.and_then(|digits| digits.parse().ok()).is_some_and(|told: usize| told > limit) {
         return Err(Answer::too_large(limit));
     }
-    let mut room = receiver.make_room(0).await?;
+    let mut room = receiver.make_room(0, deadline).await?;
     let mut bytes = BytesMut::new();
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
@@ -75,7 +79,7 @@ async fn read(
         if bytes.len() + chunk.len() > limit {
             return Err(Answer::too_large(limit));
         }
-        room.merge(receiver.make_room(chunk.len()).await?);
+        room.merge(receiver.make_room(chunk.len(), deadline).await?);
         bytes.extend_from_slice(&chunk);
     }
     Ok((room, bytes.freeze()))

@@ -1,12 +1,16 @@
 //! The receiver behind axum, over a socket.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use futures::stream;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Body, Client, Response, StatusCode};
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 use workflows_core::{EventSource, conformance::ScriptedScm};
 use workflows_scm::{
     github::GitHubDriver,
@@ -107,4 +111,50 @@ async fn a_body_is_read_no_further_than_the_limit() {
         assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
     }
     assert_eq!(served.bench.events().await, []);
+}
+
+/// What a receiver answers to a delivery whose last byte comes after so long, and when.
+async fn answered_when_slow(receiver: &WebhookReceiver, slow: Duration) -> (StatusCode, Duration) {
+    let whole = push().to_string();
+    let signature = sign_sha256(&SecretString::from(SECRET), whole.as_bytes());
+    let (last, first) = whole.as_bytes().split_last().unwrap();
+    let (first, last) = (Bytes::copy_from_slice(first), Bytes::copy_from_slice(&[*last]));
+    let chunks = stream::once(async move { Ok::<_, std::io::Error>(first) });
+    let chunks = futures::StreamExt::chain(
+        chunks,
+        stream::once(async move {
+            tokio::time::sleep(slow).await;
+            Ok(last)
+        }),
+    );
+    let request = axum::http::Request::post("/hook")
+        .header("X-GitHub-Event", "push")
+        .header("X-GitHub-Delivery", "guid-1")
+        .header("X-Hub-Signature-256", signature)
+        .body(axum::body::Body::from_stream(chunks))
+        .unwrap();
+    let began = Instant::now();
+    let router = webhook_router([("/hook", receiver.clone())]);
+    let answer = router.oneshot(request).await.unwrap();
+    (answer.status(), began.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn reading_and_storing_have_one_deadline() {
+    let bench = Bench::new("acme", Arc::new(ScriptedScm::new()));
+    let driver = GitHubDriver::builder().allow("acme/*").build().unwrap();
+    let receiver = WebhookReceiver::new("github", "acme", driver.deliveries())
+        .secret(SecretString::from(SECRET));
+    let (seven, eight) = (Duration::from_secs(7), Duration::from_secs(8));
+    // The engine does not run, so that what was read waits for it.
+    let answer = answered_when_slow(&receiver, seven).await;
+    assert_eq!(answer, (StatusCode::SERVICE_UNAVAILABLE, eight));
+    let answer = answered_when_slow(&receiver, Duration::from_secs(60)).await;
+    assert_eq!(answer, (StatusCode::SERVICE_UNAVAILABLE, eight));
+
+    let (context, _) = bench.context(receiver.name());
+    let running = receiver.clone();
+    tokio::spawn(async move { running.run(context, CancellationToken::new()).await });
+    let answer = answered_when_slow(&receiver, seven).await;
+    assert_eq!(answer, (StatusCode::ACCEPTED, seven));
 }
