@@ -15,6 +15,11 @@ use crate::{
 const NOTHING: &str = "0000000000000000000000000000000000000000";
 /// A push tells so many commits.
 const MOST_COMMITS: usize = 2_048;
+/// Of more tags in one push nothing is told
+/// (<https://docs.github.com/en/webhooks/webhook-events-and-payloads#push>).
+const MOST_TAGS: usize = 3;
+/// Of more branches in one push nothing is told.
+const MOST_BRANCHES: usize = 5_000;
 
 impl World {
     /// Puts a branch or tag somewhere, or nowhere, and tells so.
@@ -25,18 +30,53 @@ impl World {
         to: Option<Oid>,
         actor: &str,
     ) -> Git<()> {
+        self.move_refs(repo_id, &[(name, to)], actor)
+    }
+
+    /// The same of several in one push.
+    pub(crate) fn move_refs(
+        &mut self,
+        repo_id: u64,
+        moves: &[(&str, Option<Oid>)],
+        actor: &str,
+    ) -> Git<()> {
+        let tags = moves.iter().filter(|(name, _)| name.starts_with("refs/tags/")).count();
+        let is_told = tags <= MOST_TAGS && moves.len() - tags <= MOST_BRANCHES;
+        for (name, to) in moves {
+            let Some(before) = self.put_ref(repo_id, name, *to)? else { continue };
+            if is_told {
+                self.tell_push(repo_id, name, before, *to, actor)?;
+            }
+            self.follow_ref(repo_id, name, before, *to, actor)?;
+        }
+        Ok(())
+    }
+
+    /// Returns where it was, unless it is there already.
+    fn put_ref(&mut self, repo_id: u64, name: &str, to: Option<Oid>) -> Git<Option<Option<Oid>>> {
         let now = self.now();
-        let Some(repo) = self.repos.get_mut(&repo_id) else { return Ok(()) };
+        let Some(repo) = self.repos.get_mut(&repo_id) else { return Ok(None) };
         let before = repo.git.position(name);
         if before == to {
-            return Ok(());
+            return Ok(None);
         }
         match to {
             Some(to) => repo.git.set_ref(name, to)?,
             None => repo.git.delete_ref(name)?,
         }
         repo.pushed_at = now;
-        self.tell_push(repo_id, name, before, to, actor)?;
+        Ok(Some(before))
+    }
+
+    /// What hangs on a branch goes with it.
+    fn follow_ref(
+        &mut self,
+        repo_id: u64,
+        name: &str,
+        before: Option<Oid>,
+        to: Option<Oid>,
+        actor: &str,
+    ) -> Git<()> {
         if let Some(branch) = name.strip_prefix("refs/heads/") {
             if let Some(head) = to {
                 self.open_suites(repo_id, branch, head, before, actor);

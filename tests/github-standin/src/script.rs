@@ -280,6 +280,14 @@ impl RepoHandle {
         self.put(&format!("refs/tags/{name}"), Some(id_of(at)));
     }
 
+    /// Puts several branches and tags at commits in one push, by their full names. Of more than three
+    /// tags, and of more than 5,000 branches, nobody is told.
+    pub fn push_refs(&self, refs: &[(&str, &str)]) {
+        let moves: Vec<(&str, Option<Oid>)> =
+            refs.iter().map(|(name, at)| (*name, Some(id_of(at)))).collect();
+        git(self.world().move_refs(self.id, &moves, &self.actor));
+    }
+
     /// Makes an annotated tag. Returns the id of the tag's object.
     pub fn annotated_tag(&self, name: &str, at: &str) -> String {
         let tag = self.with(|world, repo| {

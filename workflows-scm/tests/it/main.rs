@@ -37,6 +37,8 @@ mod github_scenarios;
 #[cfg(feature = "github")]
 mod github_shown;
 #[cfg(feature = "github")]
+mod github_untold;
+#[cfg(feature = "github")]
 mod github_world;
 #[cfg(all(feature = "gitlab", feature = "webhook-axum"))]
 mod gitlab;

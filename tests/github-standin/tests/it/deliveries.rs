@@ -98,6 +98,29 @@ async fn a_failed_delivery_is_not_repeated_but_can_be_sent_again() {
 }
 
 #[tokio::test]
+async fn of_a_push_of_many_refs_nobody_is_told() {
+    let (hub, _) = hub();
+    let (url, _) = receiver().await;
+    let repo = hub.create_repo("acme/api");
+    let head = repo.push("main", &[("a", "1")]);
+    repo.add_hook(&url, "s3cret", &["push", "create"]);
+    let told = |refs: &[String]| {
+        let before = hub.deliveries().len();
+        let refs: Vec<(&str, &str)> =
+            refs.iter().map(|name| (name.as_str(), head.as_str())).collect();
+        repo.push_refs(&refs);
+        hub.deliveries().len() - before
+    };
+    let names = |kind: &str, from: usize, to: usize| -> Vec<String> {
+        (from..to).map(|number| format!("refs/{kind}/n{number}")).collect()
+    };
+    assert_eq!(told(&names("tags", 0, 3)), 6);
+    assert_eq!(told(&names("tags", 3, 7)), 0);
+    assert_eq!(told(&names("heads", 0, 4)), 8);
+    assert_eq!(told(&names("heads", 4, 5_005)), 0);
+}
+
+#[tokio::test]
 async fn every_event_conforms() {
     let (hub, clock) = hub();
     let (url, received) = receiver().await;
