@@ -26,12 +26,10 @@ use super::{
 };
 use crate::repeated::repeated;
 
-/// What was read, and under whose eyes. Another token of the same principal may see other things,
-/// and tags may differ by token.
+/// What was read, and under whose eyes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key<P> {
     principal: P,
-    generation: u64,
     route: Route,
     accept: &'static str,
     /// As what it is read, when it is kept.
@@ -42,6 +40,10 @@ struct Key<P> {
 /// kilobytes of a pull request, of which a few hundred bytes are read.
 #[derive(Debug)]
 struct Kept {
+    /// Of the token that it was read with. GitHub's tags are the token's own, also where the next token
+    /// is one of the same installation (<https://github.com/github/docs/issues/34689>), so that what
+    /// was read with another is read anew, and takes its place.
+    generation: u64,
     etag: HeaderValue,
     link: Option<HeaderValue>,
     body: Bytes,
@@ -67,7 +69,8 @@ impl Shape {
 
 type Shared = OnceCell<Result<Arc<Answer>, Arc<Error>>>;
 
-type Asked<H> = (Key<<H as Host>::Principal>, Priority);
+/// What is asked, with which token, and how much it matters.
+type Asked<H> = (Key<<H as Host>::Principal>, u64, Priority);
 
 #[derive(Debug)]
 pub(crate) struct ConditionalCache<H: Host> {
@@ -103,12 +106,11 @@ impl<H: Host> ConditionalCache<H> {
     ) -> Result<Arc<Answer>> {
         let key = Key {
             principal: grant.principal.clone(),
-            generation: grant.generation,
             route: call.route.clone(),
             accept: call.accept,
             shape: shape.map(|shape| shape.id),
         };
-        let (shared, joined) = self.join((key.clone(), call.priority));
+        let (shared, joined) = self.join((key.clone(), grant.generation, call.priority));
         if joined {
             counter!(H::METRICS.joined).increment(1);
         }
@@ -147,6 +149,7 @@ impl<H: Host> ConditionalCache<H> {
         shape: Shape,
     ) -> Result<Arc<Answer>> {
         let known = self.known.get(&key).await;
+        let known = known.filter(|known| known.generation == grant.generation);
         let etag = known.as_ref().map(|known| &known.etag);
         let mut answer = transport.exchange(call, grant, etag).await?;
         if answer.status == StatusCode::NOT_MODIFIED
@@ -163,7 +166,8 @@ impl<H: Host> ConditionalCache<H> {
             && let Some(etag) = answer.headers.get(ETAG).filter(|etag| is_usable(etag))
             && let Some(body) = (shape.shortened)(&answer.body)
         {
-            let kept = Kept { etag: own(etag), link: answer.headers.get(LINK).map(own), body };
+            let link = answer.headers.get(LINK).map(own);
+            let kept = Kept { generation: grant.generation, etag: own(etag), link, body };
             self.known.insert(key, Arc::new(kept)).await;
         }
         Ok(Arc::new(answer))

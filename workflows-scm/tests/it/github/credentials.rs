@@ -105,7 +105,12 @@ impl Host {
                     .and_then(|a| a.strip_prefix("Bearer ghs_")?.parse::<usize>().ok());
                 match number {
                     Some(number) if number > self.revoked.load(Ordering::SeqCst) => {
-                        Reply::ok(repository())
+                        // A tag is its token's own.
+                        let tag = format!("\"{number}\"");
+                        match seen.etag.as_deref() == Some(&tag) {
+                            true => Reply::status(304),
+                            false => Reply::ok(repository()).with("etag", tag),
+                        }
                     }
                     _ => Reply::status(401),
                 }
@@ -344,4 +349,22 @@ fn a_credential_does_not_go_over_plain_http_to_another_machine() {
     assert_eq!(build("https://user:s3cret@host/").unwrap_err().kind(), ErrorKind::Invalid);
     assert_eq!(build("ftp://host/").unwrap_err().kind(), ErrorKind::Invalid);
     assert!(build("https://git.example.com/api/v3").is_ok());
+}
+
+#[tokio::test]
+async fn what_was_read_with_a_token_is_read_anew_with_the_next_and_then_asked_about() {
+    let clock = clock();
+    let (_, server) = host(&clock).await;
+    let driver = app(&server.url, &clock, Changing::new(&KEY.private));
+    let connection = connect(&driver).await.unwrap();
+    let mut tags = Vec::new();
+    for minutes in [0, 0, 56, 0] {
+        clock.advance(SignedDuration::from_mins(minutes));
+        connection.default_branch().await.unwrap();
+        let seen = server.seen().pop().unwrap();
+        tags.push((seen.authorization.unwrap(), seen.etag));
+    }
+    let tag = |number: u8| Some(format!("\"{number}\""));
+    let [one, two] = ["Bearer ghs_1", "Bearer ghs_2"].map(ToOwned::to_owned);
+    assert_eq!(tags, [(one.clone(), None), (one, tag(1)), (two.clone(), None), (two, tag(2))]);
 }
