@@ -44,6 +44,9 @@ impl Host for GitHub {
         calls: "workflows_github_calls_total",
         held_back: "workflows_github_held_back_total",
         remaining: "workflows_github_remaining",
+        blocked_until: "workflows_github_blocked_until_seconds",
+        points: "workflows_github_points_in_the_last_minute",
+        in_flight: "workflows_github_calls_in_flight",
         joined: "workflows_github_reads_joined_total",
     };
 

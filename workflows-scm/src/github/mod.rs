@@ -13,6 +13,9 @@
 //! | `workflows_github_calls_total` | counter | `outcome` | calls: `answered`, `not_modified`, `refused` (4xx), `limited`, `server_error`, `failed` (no whole answer), `held_back` (not made) |
 //! | `workflows_github_held_back_total` | counter | `priority`, `reason` | calls that were not made, so that a limit is kept |
 //! | `workflows_github_remaining` | gauge | `credential`, `resource` | what GitHub says is left of the present window |
+//! | `workflows_github_blocked_until_seconds` | gauge | `credential` | the instant (Unix time) until which GitHub said to stay away; 0 when it did not |
+//! | `workflows_github_points_in_the_last_minute` | gauge | `credential` | a read is one point, a write five; as of the last call |
+//! | `workflows_github_calls_in_flight` | gauge | `credential` | calls under way |
 //! | `workflows_github_reads_joined_total` | counter | – | reads that waited for the same read of another |
 
 pub(crate) mod api;
@@ -30,10 +33,10 @@ mod credentials;
 mod deliveries;
 mod events;
 mod files;
+mod foreign;
 mod history;
 mod hooks;
 mod objects;
-mod foreign;
 mod permissions;
 mod pull_request;
 mod pull_requests;
@@ -56,10 +59,10 @@ use self::{
     authorization::{Authorizer, Scope},
     connection::GitHubRepository,
     credentials::Kind,
+    foreign::ForeignRepos,
     objects::GitObjects,
     repo_path::{RepoPath, of_repo},
 };
-    foreign::ForeignRepos,
 pub use self::{
     credentials::GitHubCredentials, deliveries::GitHubDeliveryLog, events::GitHubDeliveries,
     hooks::GitHubHooks,
@@ -96,10 +99,10 @@ pub struct GitHubDriver {
     api: Api,
     objects: Arc<ObjectCache>,
     git: Arc<GitObjects>,
+    foreign: Arc<ForeignRepos>,
 }
 
 impl GitHubDriver {
-    foreign: Arc<ForeignRepos>,
     /// A driver to be described.
     pub fn builder() -> GitHubDriverBuilder {
         GitHubDriverBuilder::default()
@@ -128,9 +131,6 @@ impl GitHubDriver {
         GitHubDeliveries::of(self.clone())
     }
 
-    pub(crate) fn note_installation(&self, owner: &str, installation: u64) {
-        self.api.authorizer().note_installation(owner, installation);
-    }
     /// Takes in what a repository is called now.
     pub(crate) fn note_name(&self, number: u64, full_name: &str) {
         self.foreign.note(number, self.allows(full_name), self.api.now());
@@ -141,6 +141,9 @@ impl GitHubDriver {
         self.foreign.has(number, self.api.now())
     }
 
+    pub(crate) fn note_installation(&self, owner: &str, installation: u64) {
+        self.api.authorizer().note_installation(owner, installation);
+    }
 
     pub(crate) async fn forget_installation(&self, owner: &str) {
         self.api.authorizer().forget_owner(owner).await;
@@ -385,10 +388,10 @@ impl GitHubDriverBuilder {
             api: Api::new(transport, authorizer, conditional, self.clock),
             objects: Arc::new(ObjectCache::new(self.memory_bytes / 8 * 3)),
             git: Arc::new(GitObjects::new(self.memory_bytes / 8)),
+            foreign: Default::default(),
         })
     }
 }
-            foreign: Default::default(),
 
 /// For tests of what hosts share.
 #[cfg(test)]

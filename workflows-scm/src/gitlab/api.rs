@@ -60,6 +60,9 @@ impl Host for GitLab {
         calls: "workflows_gitlab_calls_total",
         held_back: "workflows_gitlab_held_back_total",
         remaining: "workflows_gitlab_remaining",
+        blocked_until: "workflows_gitlab_blocked_until_seconds",
+        points: "workflows_gitlab_points_in_the_last_minute",
+        in_flight: "workflows_gitlab_calls_in_flight",
         joined: "workflows_gitlab_reads_joined_total",
     };
 

@@ -12,6 +12,9 @@
 //! | `workflows_gitlab_calls_total` | counter | `outcome` | calls: `answered`, `not_modified`, `refused` (4xx), `limited`, `server_error`, `failed` (no whole answer), `held_back` (not made) |
 //! | `workflows_gitlab_held_back_total` | counter | `priority`, `reason` | calls that were not made, so that a limit is kept |
 //! | `workflows_gitlab_remaining` | gauge | `credential`, `resource` | what GitLab says is left of the present minute |
+//! | `workflows_gitlab_blocked_until_seconds` | gauge | `credential` | the instant (Unix time) until which GitLab said to stay away; 0 when it did not |
+//! | `workflows_gitlab_points_in_the_last_minute` | gauge | `credential` | a call is one point; as of the last call |
+//! | `workflows_gitlab_calls_in_flight` | gauge | `credential` | calls under way |
 //! | `workflows_gitlab_reads_joined_total` | counter | – | reads that waited for the same read of another |
 //!
 //! GitLab's words in this crate's: a merge request is a pull request, a project a repository, a note a

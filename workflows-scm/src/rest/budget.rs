@@ -154,6 +154,15 @@ impl Account {
     fn spent(&self) -> u32 {
         self.points.iter().map(|(_, points)| points).sum()
     }
+
+    /// Shows how things stand.
+    fn show<H: Host>(&self, principal: &H::Principal) {
+        let credential = principal.to_string();
+        let until = self.blocked_until.map_or(0, Timestamp::as_second);
+        gauge!(H::METRICS.blocked_until, "credential" => credential.clone()).set(until as f64);
+        gauge!(H::METRICS.points, "credential" => credential.clone()).set(f64::from(self.spent()));
+        gauge!(H::METRICS.in_flight, "credential" => credential).set(f64::from(self.in_flight));
+    }
 }
 
 /// A call that was let through; it counts as under way until this is dropped.
@@ -168,6 +177,7 @@ impl<H: Host> Drop for Pass<H> {
     fn drop(&mut self) {
         self.governor.with(&self.principal, |account| {
             account.in_flight = account.in_flight.saturating_sub(1);
+            account.show::<H>(&self.principal);
         });
     }
 }
@@ -229,6 +239,7 @@ impl<H: Host> Governor<H> {
                     account.content.push_back(now);
                 }
             }
+            account.show::<H>(principal);
             refused
         });
         if let Some((reason, until)) = refused {
@@ -370,6 +381,7 @@ impl<H: Host> Governor<H> {
             self.with(principal, |account| {
                 account.blocked_until =
                     Some(account.blocked_until.map_or(until, |known| known.max(until)));
+                account.show::<H>(principal);
             });
         }
         Some(until)

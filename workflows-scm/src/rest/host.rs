@@ -100,6 +100,9 @@ pub(crate) struct MetricNames {
     pub(crate) calls: &'static str,
     pub(crate) held_back: &'static str,
     pub(crate) remaining: &'static str,
+    pub(crate) blocked_until: &'static str,
+    pub(crate) points: &'static str,
+    pub(crate) in_flight: &'static str,
     pub(crate) joined: &'static str,
 }
 

@@ -1,5 +1,7 @@
 //! GitHub's limits, kept.
 
+use std::time::Duration;
+
 use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -158,4 +160,47 @@ async fn the_same_read_at_the_same_time_is_made_once() {
     let reads = futures::future::join_all((0..10).map(|_| connection.default_branch())).await;
     assert!(reads.iter().all(Result::is_ok));
     assert_eq!(server.calls(), ["GET /repos/acme/api"]);
+}
+
+#[tokio::test]
+async fn how_the_limits_stand_is_shown_as_metrics() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let shown = recorder.handle();
+    let _recorded = metrics::set_default_local_recorder(&recorder);
+    let shows = |line: &str| {
+        let text = shown.render();
+        assert!(text.lines().any(|one| one == line), "{line}\n{text}");
+    };
+    let clock = clock();
+    let server = Scripted::start(|seen| match seen.route.as_str() {
+        "/repos/acme/api" => limited(4_900)(Reply::ok(repository())),
+        _ => Reply::Silence,
+    })
+    .await;
+    let connection = connect(&with_token(&server.url, &clock)).await.unwrap();
+    shows(r#"workflows_github_remaining{credential="token",resource="core"} 4900"#);
+    shows(r#"workflows_github_points_in_the_last_minute{credential="token"} 1"#);
+    shows(r#"workflows_github_calls_in_flight{credential="token"} 0"#);
+    shows(r#"workflows_github_blocked_until_seconds{credential="token"} 0"#);
+    shows(r#"workflows_github_calls_total{outcome="answered"} 1"#);
+
+    let waiting = tokio::time::timeout(Duration::from_millis(300), list(&*connection));
+    assert!(waiting.await.is_err(), "it is not answered");
+    shows(r#"workflows_github_points_in_the_last_minute{credential="token"} 2"#);
+    let silent = list(&*connection);
+    tokio::pin!(silent);
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut silent).await.is_err());
+    shows(r#"workflows_github_calls_in_flight{credential="token"} 1"#);
+
+    server.answer(|_| Reply::status(429).with("retry-after", 120));
+    connection.default_branch().await.unwrap_err();
+    let until = instant("2026-01-02T03:06:05Z").as_second();
+    shows(&format!(r#"workflows_github_blocked_until_seconds{{credential="token"}} {until}"#));
+    connection.default_branch().await.unwrap_err();
+    shows(r#"workflows_github_held_back_total{priority="fetch",reason="told to wait"} 1"#);
+    clock.advance(SignedDuration::from_secs(120));
+    server.answer(|_| Reply::ok(repository()));
+    connection.default_branch().await.unwrap();
+    shows(r#"workflows_github_blocked_until_seconds{credential="token"} 0"#);
+    shows(r#"workflows_github_points_in_the_last_minute{credential="token"} 1"#);
 }
