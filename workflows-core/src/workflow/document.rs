@@ -402,7 +402,9 @@ pub struct Param {
     /// Its name.
     pub name: Arc<str>,
     /// Its value. When it is left out, or a reference in it has no value for the event, `default`
-    /// is used.
+    /// is used. Without both it is what a caller gives, or else what its name says: `revision`,
+    /// `ref`, `branch` and `tag` of the event's head, its `pull-request`'s number, its `repo`'s full
+    /// name, its `sender`, and the `url` to clone the workflow's first repository from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
     /// What it is when the event has no value for it.

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     document::Param,
+    load::SELF,
     problem::{Problem, shown},
     reference::{Reference, Root},
     substitute::{Refusal, Scope, Source, Template, variable},
@@ -26,8 +27,23 @@ pub(super) struct ParamSet {
 struct ParamTemplate {
     name: Arc<str>,
     value: Option<Template>,
+    /// What its name alone says, when it has neither a value nor a default.
+    implied: Option<Template>,
     default: Option<Template>,
 }
+
+/// What a parameter is that has no more than its name, when no caller gives it.
+const IMPLIED: [(&str, &str); 7] = [
+    ("revision", "$(event.head.sha)"),
+    ("ref", "$(event.head.ref)"),
+    ("branch", "$(event.head.branch)"),
+    ("tag", "$(event.head.tag)"),
+    ("pull-request", "$(event.pull_request.number)"),
+    ("repo", "$(event.repo.name)"),
+    ("sender", "$(event.sender)"),
+];
+/// The name of the parameter that is where the workflow's repository can be cloned from.
+const URL: &str = "url";
 
 impl ParamSet {
     /// Compiles parameters, each with the field that it stands in.
@@ -51,9 +67,12 @@ impl ParamSet {
                     let value = value.as_ref()?;
                     Some(Template::compile(&format!("{field}.{name}"), value, &scope, problems))
                 };
+                let bare = param.value.is_none() && param.default.is_none();
+                let implied = if bare { implied(&param.name, repos) } else { None };
                 ParamTemplate {
                     name: Arc::clone(&param.name),
                     value: compile("value", &param.value),
+                    implied: compile("value", &implied.map(Value::String)),
                     default: compile("default", &param.default),
                 }
             })
@@ -72,11 +91,11 @@ impl ParamSet {
 
     /// For each parameter that has no default, its index and the references in its value.
     pub(super) fn required(&self) -> impl Iterator<Item = (usize, Vec<&Reference>)> {
-        self.params
-            .iter()
-            .enumerate()
-            .filter(|(_, param)| param.default.is_none())
-            .filter_map(|(index, param)| Some((index, param.value.as_ref()?.references())))
+        self.params.iter().enumerate().filter(|(_, param)| param.default.is_none()).filter_map(
+            |(index, param)| {
+                Some((index, param.value.as_ref().or(param.implied.as_ref())?.references()))
+            },
+        )
     }
 
     /// Puts all values together, and leaves them in the source.
@@ -103,8 +122,8 @@ impl ParamTemplate {
             Some(value) => value.render(source),
             None => self.given_by_caller(source),
         };
-        match (asked, &self.default) {
-            (Err(Refusal::NoValue(_)), Some(default)) => default.render(source),
+        match (asked, self.default.as_ref().or(self.implied.as_ref())) {
+            (Err(Refusal::NoValue(_)), Some(otherwise)) => otherwise.render(source),
             (asked, _) => asked,
         }
     }
@@ -147,12 +166,27 @@ impl ParamTemplate {
     }
 
     fn refers_to(&self) -> impl Iterator<Item = &str> {
-        let templates = self.value.iter().chain(&self.default);
+        let templates = self.value.iter().chain(&self.implied).chain(&self.default);
         templates
             .flat_map(Template::references)
             .filter(|reference| reference.root == Root::Params)
             .map(Reference::first)
     }
+}
+
+/// The reference that a parameter's name alone stands for.
+fn implied(name: &str, repos: &[&str]) -> Option<String> {
+    if name == URL {
+        let own = repos.iter().find(|repo| **repo == SELF).or(repos.first())?;
+        return Some(format!("$(repos.{own}.url)"));
+    }
+    let known = IMPLIED.iter().find(|(known, _)| *known == name);
+    known.map(|(_, reference)| (*reference).to_owned())
+}
+
+/// The names that stand for something by themselves.
+pub(super) fn implied_names() -> impl Iterator<Item = &'static str> {
+    IMPLIED.iter().map(|(name, _)| *name).chain([URL])
 }
 
 /// Indices of parameters, each behind those that it refers to; or a circle.

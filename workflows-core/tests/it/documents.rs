@@ -290,6 +290,16 @@ fn each_rule_is_told_with_its_field_and_what_is_allowed() {
             "expected a whole number from 0 to 4294967295, found the number -1",
         ),
         (
+            "params: [{ name: revision }, { name: url }, { name: level }]",
+            "spec.params[2]",
+            "the parameter \"level\" has neither a value nor a default (add `value`, such as $(event.head.sha); or `default`, which a caller's parameter of that name replaces; without either, only revision, ref, branch, tag, pull-request, repo, sender, url are known)",
+        ),
+        (
+            "params: [{ name: pull-request }]",
+            "spec.params[0].value",
+            "events of the trigger \"push\" (on: push) never have $(event.pull_request.number) (give the parameter a default, or the trigger params of its own)",
+        ),
+        (
             "retention: { age: soon }",
             "spec.retention.age",
             "\"soon\" is no duration (write it as 90s, 30m, 1h30m or 7d)",

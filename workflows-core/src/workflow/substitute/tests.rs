@@ -209,6 +209,20 @@ fn a_callers_parameter_replaces_a_default_and_keeps_its_kind() {
 }
 
 #[test]
+fn a_parameter_that_is_no_more_than_a_name_is_what_the_event_has_under_that() {
+    let params = "  - {name: revision}\n  - {name: branch}\n  - {name: repo}\n  - {name: again, value: $(params.revision)}\n";
+    let push = push_event();
+    let values = rendered(&push, params).unwrap();
+    let head = push.head.as_ref().unwrap();
+    assert_eq!(values["revision"], head.sha.as_str());
+    assert_eq!(values["again"], head.sha.as_str());
+    assert_eq!(values["branch"], push.branch().unwrap());
+    assert_eq!(values["repo"], &*push.repo.name);
+    let given = manual_event(&[("revision", json!("v1"))]);
+    assert_eq!(rendered(&given, params).unwrap()["revision"], "v1");
+}
+
+#[test]
 fn teksons_variables_and_escapes_are_left_alone() {
     let values = rendered(
         &push_event(),

@@ -13,6 +13,7 @@ use crate::workflow::{
     document::{Param, PipelineRef, Timeouts, WorkflowSpec},
     duration::parse_duration,
     load::SELF,
+    param_set::implied_names,
     problem::{Problem, did_you_mean, shown},
 };
 
@@ -192,12 +193,17 @@ fn params<'a>(
             .default
             .as_ref()
             .and_then(|value| shape(&format!("{field}.default"), value, problems));
-        if param.value.is_none() && param.default.is_none() {
+        let says_itself = implied_names().any(|name| name == &*param.name);
+        if param.value.is_none() && param.default.is_none() && !says_itself {
+            let names: Vec<&str> = implied_names().collect();
             problems.add_with(
                 &field,
                 format!("the parameter {} has neither a value nor a default", shown(&param.name)),
-                "add `value`, such as $(event.head.sha); or `default`, which a caller's parameter \
-                 of that name replaces",
+                format!(
+                    "add `value`, such as $(event.head.sha); or `default`, which a caller's \
+                     parameter of that name replaces; without either, only {} are known",
+                    names.join(", ")
+                ),
             );
         }
         if let (Some(value), Some(default)) = (value, default)

@@ -67,6 +67,22 @@ async fn retest_runs_again_what_did_not_succeed_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn retest_of_a_workflow_leaves_another_one_that_failed_alone() {
+    let other = workflow("other", "\n  triggers: [{ name: pr, on: pull_request }]");
+    let world = World::with(&format!("{CI}\n---\n{other}"));
+    let number = opened(&world).await;
+    for run in world.runs().await {
+        world.sink.set_phase(&run.key, RunPhase::Failed);
+    }
+    world.passes(jiff::SignedDuration::from_secs(60));
+    world.settles().await;
+    world.hears(world.repo.comment("alice", number, "/retest other")).await;
+    let names = world.run_names().await;
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert!(names[2].starts_with("other/pr@"), "{names:?}");
+}
+
+#[tokio::test]
 async fn cancel_ends_what_is_under_way() {
     let world = World::with(CI);
     let number = opened(&world).await;
