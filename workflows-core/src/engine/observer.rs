@@ -116,7 +116,7 @@ fn masked(run: &Run, mut status: RunStatus) -> RunStatus {
 }
 
 /// How a run ended. The engine remembers that it told the run to end, for its executor may call the
-/// outcome something else. A success, or an end before the order was given, is what it is.
+/// outcome something else. A success, or an end clearly before the order was given, is what it is.
 fn end(
     run: &Run,
     phase: RunPhase,
@@ -126,7 +126,7 @@ fn end(
     let ordered_first = run
         .cancel
         .as_ref()
-        .is_some_and(|cancel| finished_at.is_none_or(|finished| finished >= cancel.at));
+        .is_some_and(|cancel| finished_at.is_none_or(|finished| may_follow(finished, cancel.at)));
     match phase {
         RunPhase::Succeeded => (RunState::Succeeded, message),
         _ if ordered_first => called_off(run),
@@ -139,6 +139,13 @@ fn end(
         RunPhase::Interrupted => (RunState::Failed, format!("it was broken off: {message}")),
         _ => (RunState::Failed, message),
     }
+}
+
+/// Whether what ended then may have ended because of an order that was given then. Sinks tell whole
+/// seconds, by a clock that may be a little behind the engine's.
+fn may_follow(finished: Timestamp, ordered: Timestamp) -> bool {
+    const SKEW_SECONDS: i64 = 2;
+    finished.as_second() + SKEW_SECONDS >= ordered.as_second()
 }
 
 /// A run that its sink does not know any more.

@@ -161,6 +161,29 @@ async fn a_run_that_had_failed_before_it_was_told_to_end_has_failed() {
 }
 
 #[tokio::test]
+async fn an_end_that_is_told_in_whole_seconds_may_be_that_of_the_order() {
+    let world = World::new();
+    // The sink's clock is a little behind, and tells no fractions.
+    for (behind, state) in
+        [(0, RunState::Cancelled), (2, RunState::Cancelled), (4, RunState::Failed)]
+    {
+        let run = world.running(|_| {}).await;
+        world.sink.ignore_cancels();
+        world.clock.advance(jiff::SignedDuration::from_millis(900));
+        world.order_cancel(&run, CancelMode::AtOnce).await;
+        let mut ended = RunStatus::new(RunPhase::Failed);
+        ended.message = "Tasks Completed: 1 (Failed: 1)".to_owned();
+        let second = world.clock_now().as_second() - behind;
+        ended.finished_at = Some(jiff::Timestamp::from_second(second).unwrap());
+        world.sink.set_status(&run, ended);
+        world.idle().await;
+        world.later(SECONDS(30)).await;
+        let run = world.run(&run).await;
+        assert_eq!(run.state, state, "{behind} seconds behind: {run:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_run_that_somebody_stopped_in_its_sink_is_cancelled() {
     let world = World::new();
     let run = world.running(|_| {}).await;
