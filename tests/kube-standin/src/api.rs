@@ -17,6 +17,7 @@ use crate::{
     Admission, Fault, Refusal, Resource, Shared, State,
     access::Asked,
     definition::{UnknownFields, definitions},
+    logs,
     selector::Selector,
     store::{Continue, Name},
     watch::{self, Watch},
@@ -184,7 +185,10 @@ impl Call {
         self.check_access(&target)?;
         match (target.name.is_some(), target.sub.as_deref()) {
             (true, Some("log")) if target.resource.plural == "pods" => self.log(&target),
-            (true, Some("status")) if target.resource.has_status => self.change(&target),
+            (true, Some("status")) if target.resource.has_status => match self.method {
+                Method::GET => self.get(&target),
+                _ => self.change(&target),
+            },
             (_, Some(_)) => Err(Refusal::no_such_kind()),
             (true, None) => match self.method {
                 Method::GET => self.get(&target),
@@ -477,11 +481,18 @@ impl Call {
 
     fn log(&self, target: &Target) -> Answer {
         let name = target.full_name();
-        let state = self.shared.lock();
-        if state.store.get(&target.resource, &name).is_none() {
-            return Err(Refusal::not_found(&target.resource, &name.1));
+        {
+            let state = self.shared.lock();
+            if state.store.get(&target.resource, &name).is_none() {
+                return Err(Refusal::not_found(&target.resource, &name.1));
+            }
+            if !self.flag("follow") {
+                return state.said(&name.0, &name.1, &self.parameters);
+            }
         }
-        state.said(&name.0, &name.1, &self.parameters)
+        let container = self.parameter("container").to_owned();
+        let log = logs::follow(Arc::clone(&self.shared), name, container);
+        Ok(([(header::CONTENT_TYPE, "text/plain")], Body::from_stream(log)).into_response())
     }
 
     fn review_token(&self) -> Answer {

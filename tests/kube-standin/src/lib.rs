@@ -8,12 +8,12 @@
 //! - watches with bookmarks and time limits, and 410 for one that begins too early;
 //! - CustomResourceDefinitions: pruning, defaults, structural schemas and their CEL rules;
 //! - namespaces that have to be there, names, labels and annotations within their limits, admission
-//!   (see [`Cluster::admit`]), garbage collection by owner, logs of pods;
+//!   (see [`Cluster::admit`]), garbage collection by owner, logs of pods, also as they are written;
 //! - TokenReview, SubjectAccessReview, and the rules of roles (see [`Cluster::bind`]);
 //! - Tekton's admission of PipelineRuns, and a controller that is played: [`Tekton`].
 //!
 //! What it does not know it refuses, with the status code of the original. [`Cluster::fail`] makes it
-//! fail in the ways in which servers do.
+//! fail in the ways in which servers do, and [`Cluster::go_down`] ends it until it is started again.
 //!
 //! When `WORKFLOWS_TEST_KUBECONFIG` names a kubeconfig, [`Cluster::start`] gives that cluster instead,
 //! behind the same port: for one test at a time, in namespaces that are removed afterwards. Tekton's
@@ -24,7 +24,9 @@ mod access;
 mod api;
 mod definition;
 mod fault;
+mod logs;
 mod nodes;
+mod port;
 mod real;
 mod refusal;
 mod resource;
@@ -37,7 +39,6 @@ mod watch;
 use std::{
     collections::BTreeMap,
     fmt,
-    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -46,11 +47,12 @@ use axum::http::{Method, Request};
 use jiff::Timestamp;
 use kube::{Client, Config};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::watch as signal, task::JoinHandle};
+use tokio::sync::watch as signal;
 
 use self::{
     access::Owners,
     fault::Faults,
+    port::Port,
     real::Real,
     store::{Name, Store},
 };
@@ -77,13 +79,12 @@ type Hook = Box<dyn Fn(&Admission<'_>) -> Result<(), Refusal> + Send>;
 #[derive(Clone)]
 pub struct Cluster {
     pub(crate) shared: Arc<Shared>,
-    address: SocketAddr,
-    _server: Arc<Server>,
+    port: Arc<Port>,
 }
 
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cluster").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Cluster").field("port", &self.port).finish_non_exhaustive()
     }
 }
 
@@ -120,15 +121,6 @@ impl Shared {
         };
         self.version.send_replace(version);
         outcome
-    }
-}
-
-#[derive(Debug)]
-struct Server(JoinHandle<()>);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
@@ -173,15 +165,8 @@ impl Cluster {
         };
         let (version, _) = signal::channel(1);
         let shared = Arc::new(Shared { state: Mutex::new(state), real, version });
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port of loopback");
-        let address = listener.local_addr().expect("the port's address");
-        let router = api::router(Arc::clone(&shared));
-        let server = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                panic!("the stand-in for the API server has ended: {error}");
-            }
-        });
-        Self { shared, address, _server: Arc::new(Server(server)) }
+        let port = Port::open(api::router(Arc::clone(&shared))).await;
+        Self { shared, port: Arc::new(port) }
     }
 
     fn is_stand_in(&self) {
@@ -190,7 +175,7 @@ impl Cluster {
 
     /// Where it listens.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("http://{}", self.port.address)
     }
 
     /// A client of it, which tries nothing again by itself.
@@ -228,6 +213,43 @@ impl Cluster {
         match &self.shared.real {
             Some(real) => real.bind(&subject, namespace, rules),
             None => self.shared.lock().owners.bind(subject, namespace, rules),
+        }
+    }
+
+    /// Does what manifests of roles and their bindings say, of users and service accounts. Labels by which
+    /// roles are added to others are not followed.
+    ///
+    /// # Panics
+    ///
+    /// When one is no YAML, or binds a role that none of them has.
+    pub fn bind_manifests(&self, manifests: &[&str]) {
+        let documents = manifests.iter().flat_map(|text| {
+            serde_saphyr::from_multiple::<Value>(text).expect("the manifest is YAML")
+        });
+        let documents: Vec<Value> = documents.collect();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        for binding in documents.iter().filter(|one| text(&one["kind"]).ends_with("Binding")) {
+            let namespace = text(&binding["metadata"]["namespace"]);
+            let role = &binding["roleRef"];
+            let is_it = |one: &&Value| {
+                one["kind"] == role["kind"] && one["metadata"]["name"] == role["name"]
+            };
+            let found = documents.iter().find(is_it);
+            let found = found.unwrap_or_else(|| panic!("there is no {role}"));
+            let rules = found["rules"].as_array().expect("a role has rules");
+            for subject in binding["subjects"].as_array().into_iter().flatten() {
+                let name = text(&subject["name"]);
+                let subject = match text(&subject["kind"]).as_str() {
+                    "ServiceAccount" => {
+                        let of = text(&subject["namespace"]);
+                        Subject::User(format!("system:serviceaccount:{of}:{name}"))
+                    }
+                    "User" => Subject::User(name),
+                    "Group" => Subject::Group(name),
+                    other => panic!("{other:?} is no subject"),
+                };
+                self.bind(subject, (!namespace.is_empty()).then_some(&*namespace), rules);
+            }
         }
     }
 
@@ -317,10 +339,31 @@ impl Cluster {
         state.store.changes.clear();
     }
 
+    /// Ends the server: all connections break, and nobody is let in.
+    ///
+    /// # Panics
+    ///
+    /// With a real cluster.
+    pub fn go_down(&self) {
+        self.is_stand_in();
+        self.port.close();
+    }
+
+    /// Starts the server again at the same address, with all objects. What happened before it went down
+    /// it has forgotten, as [`compact`](Self::compact) does.
+    ///
+    /// # Panics
+    ///
+    /// When it is not down.
+    pub fn come_back(&self) {
+        self.compact();
+        self.port.reopen();
+    }
+
     /// Writes what the container of a pod says.
     pub fn log(&self, namespace: &str, pod: &str, container: &str, text: &str) {
         let key = (namespace.to_owned(), pod.to_owned(), container.to_owned());
-        self.shared.lock().logs.entry(key).or_default().push_str(text);
+        self.shared.write(|state| state.logs.entry(key).or_default().push_str(text));
     }
 
     /// One object as it is.

@@ -75,7 +75,8 @@ impl Refusal {
         Self::new(409, "Conflict", message, resource.details(name))
     }
 
-    pub(crate) fn modified(resource: &Resource, name: &str) -> Self {
+    /// A write that holds a version which is not the newest.
+    pub fn modified(resource: &Resource, name: &str) -> Self {
         let why = "the object has been modified; please apply your changes to the latest version \
                    and try again";
         Self::conflict(resource, name, why)
