@@ -22,5 +22,5 @@ pub use self::{
     limits::{Violation, violations},
     namespaces::Namespaces,
     secrets::KubernetesSecrets,
-    tekton::{AnnotatedRuns, Swept, TektonSink},
+    tekton::{AnnotatedRuns, RunKind, Swept, TektonSink},
 };

@@ -54,14 +54,21 @@ impl fmt::Display for Violation {
 /// ```
 pub fn violations(pipeline_run: &Value) -> Vec<Violation> {
     let mut found = Vec::new();
+    for (field, wanted) in [("apiVersion", "tekton.dev/v1"), ("kind", "PipelineRun")] {
+        if pipeline_run[field] != wanted {
+            let message = format!("it must be {wanted}");
+            found.push(Violation { field: field.to_owned(), message });
+        }
+    }
+    found.extend(of_metadata(pipeline_run));
+    found
+}
+
+/// Everything in the metadata of a run that would be refused, whatever its kind.
+pub(crate) fn of_metadata(run: &Value) -> Vec<Violation> {
+    let mut found = Vec::new();
     let mut violation = |field: String, message: String| found.push(Violation { field, message });
-    if pipeline_run["apiVersion"] != "tekton.dev/v1" {
-        violation("apiVersion".into(), "it must be tekton.dev/v1".into());
-    }
-    if pipeline_run["kind"] != "PipelineRun" {
-        violation("kind".into(), "it must be PipelineRun".into());
-    }
-    let metadata = &pipeline_run["metadata"];
+    let metadata = &run["metadata"];
     match metadata["name"].as_str() {
         Some(name) if is_dns_label(name) => {}
         Some(name) => violation(

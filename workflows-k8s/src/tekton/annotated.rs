@@ -244,7 +244,7 @@ impl Telling {
             false => Vec::new(),
         };
         let status = pipeline_run.run_status(&tasks);
-        let handle = Handle { namespace, name: run.name_any(), uid: uid.to_owned() };
+        let handle = Handle::of_pipeline_run(namespace, run.name_any(), uid.to_owned());
         view.link = match annotation(TARGET) {
             Some(template) => Some(target(template, &handle)?),
             None => self.sink.link(&handle),
@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_link_is_filled_in_or_refused() {
-        let of = Handle { namespace: "ci".into(), name: "run-1".into(), uid: "u".into() };
+        let of = Handle::of_pipeline_run("ci".into(), "run-1".into(), "u".into());
         let template = "https://t.example.com/{{.Namespace}}/{{ .Kind }}/{{.Name}}?v={{.Version}}";
         assert_eq!(
             target(template, &of).unwrap(),

@@ -12,29 +12,28 @@ use workflows_core::sink::ChangedRun;
 
 use super::{
     identity::{RUN, run_of},
-    status::PipelineRun,
+    kinds::RunKind,
 };
 
-/// Watches PipelineRuns and TaskRuns of the sink's own, in each of these places.
+/// What a watch is of.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// Runs of a kind.
+    Runs(RunKind),
+    /// TaskRuns, of which each tells of its run.
+    Tasks,
+}
+
+/// Watches runs and TaskRuns of the sink's own, in each of these places.
 ///
 /// The watch begins with a list, goes on from bookmarks, and lists again when the server has
 /// forgotten where it was (410). Each list tells of every run that has not ended, and of those that
 /// have once for each stream, so that whatever was missed is looked at.
-pub(super) fn changes(places: Vec<Place>) -> BoxStream<'static, ChangedRun> {
-    let streams = places
-        .into_iter()
-        .flat_map(|place| [watched(place.pipeline_runs, true), watched(place.task_runs, false)]);
-    stream::select_all(streams).boxed()
+pub(super) fn changes(places: Vec<(Told, Api<DynamicObject>)>) -> BoxStream<'static, ChangedRun> {
+    stream::select_all(places.into_iter().map(|(told, api)| watched(api, told))).boxed()
 }
 
-/// Where runs are watched.
-#[derive(Debug)]
-pub(super) struct Place {
-    pub(super) pipeline_runs: Api<DynamicObject>,
-    pub(super) task_runs: Api<DynamicObject>,
-}
-
-fn watched(api: Api<DynamicObject>, are_runs: bool) -> BoxStream<'static, ChangedRun> {
+fn watched(api: Api<DynamicObject>, told: Told) -> BoxStream<'static, ChangedRun> {
     let config = watcher::Config::default().labels(RUN);
     let mut ended = Ended::default();
     watcher(api, config)
@@ -44,7 +43,7 @@ fn watched(api: Api<DynamicObject>, are_runs: bool) -> BoxStream<'static, Change
                 Ok(watcher::Event::Apply(object) | watcher::Event::Delete(object)) => {
                     run_of(&object)
                 }
-                Ok(watcher::Event::InitApply(object)) if !are_runs || ended.is_news(&object) => {
+                Ok(watcher::Event::InitApply(object)) if ended.is_news(&told, &object) => {
                     run_of(&object)
                 }
                 Ok(_) => None,
@@ -66,9 +65,9 @@ impl Ended {
     /// More than this, and all are told once more.
     const MOST: usize = 100_000;
 
-    fn is_news(&mut self, object: &DynamicObject) -> bool {
-        let run: PipelineRun = serde_json::from_value(object.data.clone()).unwrap_or_default();
-        if !run.has_ended() {
+    fn is_news(&mut self, told: &Told, object: &DynamicObject) -> bool {
+        let Told::Runs(kind) = told else { return true };
+        if !kind.status(object).is_ok_and(|status| status.phase.is_terminal()) {
             return true;
         }
         let Some(uid) = object.metadata.uid.clone() else { return true };

@@ -117,8 +117,8 @@ fn secret(owner: &Owner<'_>, credential: &CloneCredential, clone_url: &str) -> R
 /// Makes the PipelineRun the Secret's owner, so that it is collected with it.
 pub(super) async fn own(secrets: &Api<Secret>, run: &Handle, now: Timestamp) -> Result<()> {
     let owner = OwnerReference {
-        api_version: "tekton.dev/v1".to_owned(),
-        kind: "PipelineRun".to_owned(),
+        api_version: run.api_version.clone(),
+        kind: run.kind.clone(),
         name: run.name.clone(),
         uid: run.uid.clone(),
         controller: Some(false),

@@ -8,24 +8,23 @@ use workflows_core::{Result, sink::ExistingRun};
 
 use super::{
     TektonSink, credential,
-    identity::{RUN, run_of},
-    read,
-    status::PipelineRun,
+    identity::{RUN, is_child, run_of},
+    kinds::RunKind,
 };
 use crate::error::from_kube;
 
 /// Runs that ended longer ago than this are history.
 const RECENT: SignedDuration = SignedDuration::from_hours(24);
 
-/// The sink's own PipelineRuns that are under way or have ended a short time ago.
+/// The sink's own runs that are under way or have ended a short time ago.
 pub(super) fn existing(
     sink: TektonSink,
-    places: Vec<Api<DynamicObject>>,
+    places: Vec<(RunKind, Api<DynamicObject>)>,
 ) -> impl Stream<Item = Result<ExistingRun>> + Send + 'static {
-    stream::iter(places).flat_map(move |place| {
+    stream::iter(places).flat_map(move |(kind, place)| {
         let sink = sink.clone();
         objects(sink.clone(), place)
-            .try_filter_map(move |object| existing_run(sink.clone(), object))
+            .try_filter_map(move |object| existing_run(sink.clone(), kind.clone(), object))
     })
 }
 
@@ -49,24 +48,32 @@ fn objects(
     pages.try_flatten()
 }
 
-async fn existing_run(sink: TektonSink, object: DynamicObject) -> Result<Option<ExistingRun>> {
+async fn existing_run(
+    sink: TektonSink,
+    kind: RunKind,
+    object: DynamicObject,
+) -> Result<Option<ExistingRun>> {
+    if is_child(&object) {
+        return Ok(None);
+    }
     let Some((tenant, key)) = run_of(&object) else { return Ok(None) };
     // A tenant's runs are where its namespace is: what somebody wrote elsewhere is not its.
     let is_its = Some(sink.namespaces.of(&tenant)) == object.namespace();
-    let ended_at = read::<PipelineRun>(&object)?.ended_at();
+    let status = kind.status(&object)?;
+    let ended_at = status.finished_at.filter(|_| status.phase.is_terminal());
     let is_recent = ended_at.is_none_or(|at| sink.now().duration_since(at) < RECENT);
     if !is_its || !is_recent {
         return Ok(None);
     }
     let pipeline_run = json!({
-        "apiVersion": "tekton.dev/v1", "kind": "PipelineRun",
+        "apiVersion": kind.resource().api_version, "kind": kind.resource().kind,
         "metadata": {
             "name": object.name_any(), "namespace": object.namespace(),
             "labels": object.labels(), "annotations": object.annotations(),
         },
         "spec": object.data["spec"],
     });
-    let handle = sink.handle(&object)?;
+    let handle = sink.handle(&kind, &object)?;
     let ensured = sink.ensured(false, &handle);
     let mut existing = ExistingRun::new(pipeline_run, ensured.handle);
     existing.link = ensured.link;

@@ -24,7 +24,13 @@ pub(super) fn run_of(object: &DynamicObject) -> Option<(Tenant, RunKey)> {
     Some((tenant, RunKey::from(key.clone())))
 }
 
-/// Where a PipelineRun is: what the sink hands out as a run's handle.
+/// Whether an object is a part of another one, of which Tekton hands labels and annotations on to it.
+pub(super) fn is_child(object: &DynamicObject) -> bool {
+    let owners = object.metadata.owner_references.iter().flatten();
+    owners.into_iter().any(|owner| owner.controller == Some(true))
+}
+
+/// Where a run is: what the sink hands out as its handle.
 ///
 /// The uid tells it from another one that was made under the same name after it was deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,16 +38,56 @@ pub(super) struct Handle {
     pub(super) namespace: String,
     pub(super) name: String,
     pub(super) uid: String,
+    pub(super) api_version: String,
+    pub(super) kind: String,
 }
 
 impl Handle {
+    pub(super) fn of_pipeline_run(namespace: String, name: String, uid: String) -> Self {
+        let (api_version, kind) = PIPELINE_RUN;
+        Self { namespace, name, uid, api_version: api_version.to_owned(), kind: kind.to_owned() }
+    }
+
+    /// `namespace/name/uid` of a PipelineRun; the kind follows where it is another one.
     pub(super) fn to_text(&self) -> String {
-        format!("{}/{}/{}", self.namespace, self.name, self.uid)
+        let Self { namespace, name, uid, api_version, kind } = self;
+        if (api_version.as_str(), kind.as_str()) == PIPELINE_RUN {
+            return format!("{namespace}/{name}/{uid}");
+        }
+        format!("{namespace}/{name}/{uid}/{api_version}/{kind}")
     }
 
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.splitn(3, '/');
+        let mut parts = text.splitn(4, '/');
         let (namespace, name, uid) = (parts.next()?, parts.next()?, parts.next()?);
-        Some(Self { namespace: namespace.into(), name: name.into(), uid: uid.into() })
+        let (api_version, kind) = match parts.next() {
+            Some(of) => of.rsplit_once('/')?,
+            None => PIPELINE_RUN,
+        };
+        let owned = str::to_owned;
+        let (namespace, name, uid) = (owned(namespace), owned(name), owned(uid));
+        Some(Self { namespace, name, uid, api_version: owned(api_version), kind: owned(kind) })
+    }
+}
+
+const PIPELINE_RUN: (&str, &str) = ("tekton.dev/v1", "PipelineRun");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_says_its_kind_where_it_is_no_pipeline_run() {
+        for (text, api_version, kind) in [
+            ("a/ci-1/u", "tekton.dev/v1", "PipelineRun"),
+            ("a/ci-1/u/tekton.dev/v1/TaskRun", "tekton.dev/v1", "TaskRun"),
+            ("a/ci-1/u/v1/Pod", "v1", "Pod"),
+        ] {
+            let handle = Handle::parse(text).unwrap();
+            assert_eq!((&*handle.api_version, &*handle.kind), (api_version, kind));
+            assert_eq!(handle.to_text(), text);
+        }
+        assert_eq!(Handle::parse("a/ci-1"), None);
+        assert_eq!(Handle::parse("a/ci-1/u/Pod"), None);
     }
 }

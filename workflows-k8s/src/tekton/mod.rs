@@ -5,7 +5,9 @@ mod cancel;
 mod changes;
 mod credential;
 mod existing;
+mod finding;
 mod identity;
+mod kinds;
 mod logs;
 mod status;
 
@@ -14,27 +16,25 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use async_trait::async_trait;
 use futures::{StreamExt, stream::BoxStream};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Client, ResourceExt,
-    api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams},
     core::GroupVersionKind,
 };
 use workflows_core::{
-    CancelMode, Error, ErrorKind, LogRef, Result, RunKey, RunSink, RunStatus, SharedClock,
-    SystemClock,
+    CancelMode, Error, ErrorKind, Result, RunKey, RunSink, RunStatus, SharedClock, SystemClock,
     sink::{ChangedRun, EnsuredRun, ExistingRun, GivenCredential, LogSource, RunRequest, SinkRun},
 };
 
-pub use self::{annotated::AnnotatedRuns, credential::Swept};
+pub use self::{annotated::AnnotatedRuns, credential::Swept, kinds::RunKind};
 use self::{
-    changes::Place,
+    changes::Told,
     credential::{Fate, Owner},
     identity::{Handle, RUN, RUN_KEY, TENANT},
-    logs::StepPlace,
-    status::{PipelineRun, TaskRun},
+    status::PipelineRun,
 };
-use crate::{error::from_kube, limits::violations, namespaces::Namespaces};
+use crate::{error::from_kube, limits::of_metadata, namespaces::Namespaces};
 
 /// The name under which the sink writes fields.
 const MANAGER: &str = "workflows";
@@ -80,6 +80,8 @@ const MANAGER: &str = "workflows";
 pub struct TektonSink {
     client: Client,
     namespaces: Namespaces,
+    /// PipelineRuns first.
+    kinds: Vec<RunKind>,
     dashboard: Option<Arc<str>>,
     clock: SharedClock,
 }
@@ -100,7 +102,13 @@ impl TektonSink {
     /// [`Config::default_retry`](kube::Config::default_retry) off. The program installs the TLS
     /// provider.
     pub fn new(client: Client, namespaces: Namespaces) -> Self {
-        Self { client, namespaces, dashboard: None, clock: Arc::new(SystemClock) }
+        Self {
+            client,
+            namespaces,
+            kinds: vec![RunKind::pipeline_run()],
+            dashboard: None,
+            clock: Arc::new(SystemClock),
+        }
     }
 
     /// Links runs to a Tekton Dashboard at this address, such as `https://tekton.example.com`.
@@ -115,6 +123,22 @@ impl TektonSink {
                 .with("address", format!("{address:?}")));
         }
         self.dashboard = Some(address.trim_end_matches('/').into());
+        Ok(self)
+    }
+
+    /// Has the sink make objects of a further kind, where a run is one.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` when it knows the kind already.
+    pub fn kind(mut self, kind: RunKind) -> Result<Self> {
+        let ApiResource { api_version, kind: name, .. } = kind.resource();
+        let is_same = |one: &&RunKind| one.resource() == kind.resource();
+        if self.kinds.iter().find(is_same).is_some() {
+            let message = format!("the kind {api_version} {name} is known already");
+            return Err(Error::invalid("set up the Tekton sink", message));
+        }
+        self.kinds.push(kind);
         Ok(self)
     }
 
@@ -145,11 +169,11 @@ impl TektonSink {
         Ok(all)
     }
 
-    /// What became of the PipelineRun that a Secret was made for.
+    /// What became of the run that a Secret was made for.
     async fn fate(&self, namespace: &str, name: &str, key: &RunKey) -> Result<Fate> {
-        match self.find(namespace, name, key, None).await {
-            Ok(object) if read::<PipelineRun>(&object)?.has_ended() => Ok(Fate::Ended),
-            Ok(object) => Ok(Fate::Needed(self.handle(&object)?)),
+        match self.find(&self.kinds, namespace, name, key, None).await {
+            Ok((kind, object)) if kind.status(&object)?.phase.is_terminal() => Ok(Fate::Ended),
+            Ok((kind, object)) => Ok(Fate::Needed(self.handle(&kind, &object)?)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Fate::Missing),
             Err(error) => Err(error),
         }
@@ -159,109 +183,10 @@ impl TektonSink {
         self.clock.now()
     }
 
-    fn pipeline_runs(&self, namespace: &str) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), namespace, &resource("PipelineRun"))
-    }
-
-    fn task_runs(&self, namespace: &str) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), namespace, &resource("TaskRun"))
-    }
-
-    fn secrets(&self, namespace: &str) -> Api<Secret> {
-        Api::namespaced(self.client.clone(), namespace)
-    }
-
-    fn pods(&self, namespace: &str) -> Api<Pod> {
-        Api::namespaced(self.client.clone(), namespace)
-    }
-
-    /// Where a run is, or would be.
-    fn place(&self, run: &SinkRun) -> (String, String, Option<String>) {
-        match run.handle.as_deref().and_then(Handle::parse) {
-            Some(Handle { namespace, name, uid }) => (namespace, name, Some(uid)),
-            None => (self.namespaces.of(&run.tenant), run.name.to_string(), None),
-        }
-    }
-
-    /// The run's own PipelineRun. Another one of that name is none.
-    async fn find(
-        &self,
-        namespace: &str,
-        name: &str,
-        key: &RunKey,
-        uid: Option<&str>,
-    ) -> Result<DynamicObject> {
-        const OPERATION: &str = "read a run";
-        let found = self.pipeline_runs(namespace).get(name).await;
-        let object = found.map_err(|error| from_kube(OPERATION, error, self.now()))?;
-        let is_its = object.annotations().get(RUN_KEY).map(String::as_str) == Some(key.as_str());
-        let is_the_one = uid.is_none_or(|uid| object.metadata.uid.as_deref() == Some(uid));
-        if is_its && is_the_one {
-            return Ok(object);
-        }
-        Err(Error::not_found(
-            OPERATION,
-            "the PipelineRun of that name is not this run's (any more)",
-        )
-        .with("namespace", namespace)
-        .with("name", name))
-    }
-
-    async fn find_run(&self, run: &SinkRun) -> Result<DynamicObject> {
-        let (namespace, name, uid) = self.place(run);
-        self.find(&namespace, &name, &run.key, uid.as_deref()).await
-    }
-
-    async fn task_runs_of(&self, namespace: &str, uid: &str) -> Result<Vec<TaskRun>> {
-        // By the run's uid and not its name, which another run may have had before.
-        let params = ListParams::default().labels(&format!("tekton.dev/pipelineRunUID={uid}"));
-        let listed = self.task_runs(namespace).list(&params).await;
-        let listed = listed.map_err(|error| from_kube("read a run's tasks", error, self.now()))?;
-        listed.items.iter().map(read).collect()
-    }
-
-    fn handle(&self, object: &DynamicObject) -> Result<Handle> {
-        match (object.namespace(), object.metadata.uid.clone()) {
-            (Some(namespace), Some(uid)) => Ok(Handle { namespace, name: object.name_any(), uid }),
-            _ => Err(Error::transient(
-                "read a run",
-                "the API server's answer has no namespace or no uid",
-            )),
-        }
-    }
-
-    fn ensured(&self, created: bool, handle: &Handle) -> EnsuredRun {
-        EnsuredRun { created, handle: handle.to_text().into(), link: self.link(handle) }
-    }
-
-    fn link(&self, handle: &Handle) -> Option<String> {
-        let Handle { namespace, name, .. } = handle;
-        let address = self.dashboard.as_ref()?;
-        Some(format!("{address}/#/namespaces/{namespace}/pipelineruns/{name}"))
-    }
-
-    /// Where a step of a run writes its log.
-    async fn step(&self, run: &SinkRun, step: &LogRef) -> Result<StepPlace> {
-        let object = self.find_run(run).await?;
-        let handle = self.handle(&object)?;
-        let task_runs = self.task_runs_of(&handle.namespace, &handle.uid).await?;
-        let of_task = task_runs.iter().find(|one| one.task() == &*step.task);
-        match of_task.and_then(|one| one.container(&step.step)) {
-            Some((pod, container)) => Ok(StepPlace {
-                namespace: handle.namespace,
-                pod: pod.to_owned(),
-                container: container.to_owned(),
-            }),
-            None => Err(Error::not_found("read a log", "the step has no pod")
-                .with("task", &step.task)
-                .with("step", &step.step)),
-        }
-    }
-
-    /// The PipelineRun as it is sent.
+    /// The object as it is sent.
     fn object(&self, request: &RunRequest, namespace: &str) -> Result<DynamicObject> {
         const OPERATION: &str = "create a run";
-        let found = violations(&request.pipeline_run);
+        let found = of_metadata(&request.pipeline_run);
         if !found.is_empty() {
             let told: Vec<String> = found.iter().map(ToString::to_string).collect();
             return Err(Error::invalid(OPERATION, told.join("; ")));
@@ -278,20 +203,28 @@ impl TektonSink {
         Ok(object)
     }
 
-    async fn create(&self, object: &DynamicObject, request: &RunRequest) -> Result<(bool, Handle)> {
+    async fn create(
+        &self,
+        kind: &RunKind,
+        object: &DynamicObject,
+        request: &RunRequest,
+    ) -> Result<(bool, Handle)> {
         const OPERATION: &str = "create a run";
         let namespace = object.namespace().unwrap_or_default();
         let params =
             PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-        match self.pipeline_runs(&namespace).create(&params, object).await {
-            Ok(created) => Ok((true, self.handle(&created)?)),
+        match self.objects(kind, &namespace).create(&params, object).await {
+            Ok(created) => Ok((true, self.handle(kind, &created)?)),
             Err(kube::Error::Api(status)) if status.code == 409 => {
-                match self.find(&namespace, &request.name, &request.key, None).await {
-                    Ok(found) => Ok((false, self.handle(&found)?)),
+                let of_kind = std::slice::from_ref(kind);
+                match self.find(of_kind, &namespace, &request.name, &request.key, None).await {
+                    Ok((kind, found)) => Ok((false, self.handle(&kind, &found)?)),
                     Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::invalid(
                         OPERATION,
-                        "there is a PipelineRun of that name which is not this run's; \
-                         remove it, and run again",
+                        format!(
+                            "there is a {} of that name which is not this run's; remove it, and run again",
+                            kind.resource().kind
+                        ),
                     )
                     .with("namespace", &namespace)
                     .with("name", &request.name)),
@@ -307,6 +240,7 @@ impl TektonSink {
 impl RunSink for TektonSink {
     async fn ensure(&self, request: &RunRequest) -> Result<EnsuredRun> {
         let namespace = self.namespaces.of(&request.tenant);
+        let kind = self.kind_of(&request.pipeline_run)?;
         let object = self.object(request, &namespace)?;
         let secrets = self.secrets(&namespace);
         if let Some(credential) = &request.credential {
@@ -314,7 +248,7 @@ impl RunSink for TektonSink {
             let clone_url = request.clone_url.as_deref().unwrap_or_default();
             credential::put(&secrets, &owner, credential, clone_url, self.now()).await?;
         }
-        let created = self.create(&object, request).await;
+        let created = self.create(kind, &object, request).await;
         if request.credential.is_some() {
             let settled = match &created {
                 Ok((_, handle)) => credential::own(&secrets, handle, self.now()).await,
@@ -332,11 +266,14 @@ impl RunSink for TektonSink {
     }
 
     async fn state(&self, run: &SinkRun) -> Result<RunStatus> {
-        let object = self.find_run(run).await?;
+        let (kind, object) = self.find_run(run).await?;
+        if !kind.is_pipeline_run() {
+            return kind.status(&object);
+        }
         let pipeline_run: PipelineRun = read(&object)?;
         let task_runs = match pipeline_run.has_children() {
             true => {
-                let handle = self.handle(&object)?;
+                let handle = self.handle(&kind, &object)?;
                 self.task_runs_of(&handle.namespace, &handle.uid).await?
             }
             false => Vec::new(),
@@ -350,21 +287,20 @@ impl RunSink for TektonSink {
         const OPERATION: &str = "cancel a run";
         let mut last = None;
         for _ in 0..TRIES {
-            let object = match self.find_run(run).await {
-                Ok(object) => object,
+            let (kind, object) = match self.find_run(run).await {
+                Ok(found) => found,
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
                 Err(error) => return Err(error),
             };
-            let asked = object.data["spec"]["status"].as_str();
-            if cancel::is_asked(asked, mode) || read::<PipelineRun>(&object)?.has_ended() {
+            if kind.status(&object)?.phase.is_terminal() {
                 return Ok(());
             }
-            let handle = self.handle(&object)?;
-            let version = object.resource_version().unwrap_or_default();
-            let patch = Patch::Merge(cancel::patch(mode, &handle.uid, &version));
+            let handle = self.handle(&kind, &object)?;
+            let Some(patch) = kind.cancel(&object, mode, &handle.uid)? else { return Ok(()) };
             let params =
                 PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-            match self.pipeline_runs(&handle.namespace).patch(&handle.name, &params, &patch).await {
+            let objects = self.objects(&kind, &handle.namespace);
+            match objects.patch(&handle.name, &params, &Patch::Merge(patch)).await {
                 Ok(_) => return Ok(()),
                 Err(kube::Error::Api(status)) if status.code == 404 || cancel::is_over(&status) => {
                     return Ok(());
@@ -382,13 +318,13 @@ impl RunSink for TektonSink {
     }
 
     async fn renew(&self, run: &SinkRun, given: &GivenCredential) -> Result<()> {
-        let object = match self.find_run(run).await {
-            Ok(object) if !read::<PipelineRun>(&object)?.has_ended() => object,
+        let (kind, object) = match self.find_run(run).await {
+            Ok((kind, object)) if !kind.status(&object)?.phase.is_terminal() => (kind, object),
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        let handle = self.handle(&object)?;
+        let handle = self.handle(&kind, &object)?;
         let secrets = self.secrets(&handle.namespace);
         let owner = Owner { tenant: &run.tenant, key: &run.key, name: &handle.name };
         credential::put(&secrets, &owner, &given.credential, &given.clone_url, self.now()).await?;
@@ -396,25 +332,24 @@ impl RunSink for TektonSink {
     }
 
     fn changes(&self) -> Option<BoxStream<'static, ChangedRun>> {
-        let api = |namespace: &Option<String>, kind| match namespace {
-            Some(namespace) => {
-                Api::namespaced_with(self.client.clone(), namespace, &resource(kind))
-            }
-            None => Api::all_with(self.client.clone(), &resource(kind)),
+        let of_kind = |kind: &RunKind| {
+            let places = self.watched(kind.resource()).into_iter();
+            places.map(|place| (Told::Runs(kind.clone()), place)).collect::<Vec<_>>()
         };
-        let places = self.namespaces.watched().into_iter().map(|namespace| Place {
-            pipeline_runs: api(&namespace, "PipelineRun"),
-            task_runs: api(&namespace, "TaskRun"),
-        });
-        Some(changes::changes(places.collect()))
+        // TaskRuns are watched in any case: they tell of the runs that they are a part of.
+        let of_runs = self.kinds.iter().filter(|kind| !kind.is_task_run()).flat_map(of_kind);
+        let of_tasks = self.watched(&resource("TaskRun")).into_iter();
+        let of_tasks = of_tasks.map(|place| (Told::Tasks, place));
+        Some(changes::changes(of_runs.chain(of_tasks).collect()))
     }
 
     fn existing(&self) -> BoxStream<'static, Result<ExistingRun>> {
-        let places = self.namespaces.watched().into_iter().map(|namespace| match namespace {
-            Some(namespace) => self.pipeline_runs(&namespace),
-            None => Api::all_with(self.client.clone(), &resource("PipelineRun")),
-        });
-        existing::existing(self.clone(), places.collect()).boxed()
+        let of_kind = |kind: &RunKind| {
+            let places = self.watched(kind.resource()).into_iter();
+            places.map(|place| (kind.clone(), place)).collect::<Vec<_>>()
+        };
+        let places = self.kinds.iter().flat_map(of_kind).collect();
+        existing::existing(self.clone(), places).boxed()
     }
 
     fn logs(&self) -> Option<&dyn LogSource> {

@@ -135,7 +135,8 @@ impl TaskRun {
         (!pod.is_empty() && !found.container.is_empty()).then_some((pod, &found.container))
     }
 
-    fn status(&self, name: &str) -> TaskStatus {
+    /// How it stands, as the task of this name.
+    pub(super) fn status(&self, name: &str) -> TaskStatus {
         let condition = condition(&self.status.conditions);
         let phase = match condition.map(|one| (one.status.as_str(), one.reason.as_str())) {
             Some(("True", _)) => TaskPhase::Succeeded,
@@ -181,11 +182,6 @@ impl PipelineRun {
         self.phase().is_terminal()
     }
 
-    /// When it ended, when it has.
-    pub(super) fn ended_at(&self) -> Option<Timestamp> {
-        self.status.completion_time.filter(|_| self.has_ended())
-    }
-
     /// Whether it has tasks whose TaskRuns say more.
     pub(super) fn has_children(&self) -> bool {
         !self.status.child_references.is_empty()
@@ -195,8 +191,13 @@ impl PipelineRun {
         let Some(condition) = condition(&self.status.conditions) else { return RunPhase::Pending };
         match (condition.status.as_str(), condition.reason.as_str()) {
             ("True", _) => RunPhase::Succeeded,
-            ("False", "Cancelled") => RunPhase::Cancelled,
-            ("False", "PipelineRunTimeout") => RunPhase::TimedOut,
+            ("False", "Cancelled" | "TaskRunCancelled" | "CustomRunCancelled") => {
+                RunPhase::Cancelled
+            }
+            (
+                "False",
+                "PipelineRunTimeout" | "TaskRunTimeout" | "CustomRunTimedOut" | "TimedOut",
+            ) => RunPhase::TimedOut,
             ("False", _) => RunPhase::Failed,
             (_, "PipelineRunPending") => RunPhase::Pending,
             _ => RunPhase::Running,
@@ -254,6 +255,15 @@ impl PipelineRun {
             .collect();
         started.into_iter().chain(skipped).chain(rest).collect()
     }
+}
+
+/// How an object stands that says so as all of Tekton's kinds do: by the condition `Succeeded`, when it
+/// started and ended, and results.
+pub(super) fn of_condition(object: &Value) -> RunStatus {
+    let run: PipelineRun = serde_json::from_value(object.clone()).unwrap_or_default();
+    let mut status = run.run_status(&[]);
+    status.tasks.clear();
+    status
 }
 
 fn waiting(name: &str, phase: TaskPhase, message: &str) -> TaskStatus {
