@@ -14,6 +14,7 @@ mod commands;
 mod failure;
 mod openapi;
 mod queries;
+mod queues;
 mod views;
 
 use std::sync::Arc;
@@ -55,6 +56,7 @@ pub fn router(engine: EngineHandle, access: Arc<dyn Access>) -> Router {
         .route("/approvals", post(commands::approve))
         .route("/workflows/{workflow}/hold", post(commands::hold))
         .route("/workflows/{workflow}/release", post(commands::release))
+        .route("/queues", get(queues::queues))
         .route("/queues/clear", post(commands::clear_queue))
         .route("/notifications", get(queries::notifications))
         .route("/notifications/resend", post(commands::resend))

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     failure::Failure,
+    queues::QueuesView,
     views::{
         ApproveRequest, CancelRequest, ClearRequest, EventView, ExplanationView, HealthView,
         HoldRequest, NotificationView, Page, ReplayRequest, ReplayView, ResendRequest,
@@ -130,6 +131,12 @@ fn paths_of(schemas: &mut SchemaGenerator) -> Vec<(&'static str, Value)> {
         (
             "/v1/namespaces/{namespace}/workflows/{workflow}/release",
             json!({"post": tells::<HoldRequest>(schemas, "Lets the runs of a held workflow go on.")}),
+        ),
+        (
+            "/v1/namespaces/{namespace}/queues",
+            json!({"get": reads::<QueuesView>(schemas, "Concurrency groups with what runs and waits in them, in order.", &[
+                ("group", "The group's whole name; all groups when left out."),
+            ])}),
         ),
         (
             "/v1/namespaces/{namespace}/queues/clear",
