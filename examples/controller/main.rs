@@ -13,7 +13,7 @@ mod probes;
 mod servers;
 mod settings;
 
-use std::{error::Error, process::ExitCode};
+use std::{error::Error, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,11 +46,27 @@ async fn run(settings: Settings) -> Result<(), Box<dyn Error>> {
     let shutdown = CancellationToken::new();
     tokio::spawn(end_when_told(shutdown.clone())?);
     let composed = Composed::of(&settings).await?;
-    let servers = servers::start(&settings, &composed, shutdown.clone()).await?;
-    composed.run(shutdown).await;
-    servers.await?;
+    let done = CancellationToken::new();
+    let servers = servers::start(&settings, &composed, shutdown.clone(), done.clone()).await?;
+    let working = async {
+        composed.run(shutdown.clone()).await;
+        done.cancel();
+        servers.await
+    };
+    tokio::select! {
+        ended = working => ended?,
+        () = too_late(&shutdown, Duration::from_secs(settings.grace_seconds)) => {
+            tracing::warn!("what is under way does not come to its end and is broken off");
+        }
+    }
     tracing::info!("the controller has stopped");
     Ok(())
+}
+
+/// Waits until it is told to stop, and then for so long.
+async fn too_late(shutdown: &CancellationToken, grace: Duration) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(grace).await;
 }
 
 /// Ends everything at SIGTERM or SIGINT.

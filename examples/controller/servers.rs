@@ -14,11 +14,13 @@ use crate::{
     settings::Settings,
 };
 
-/// Opens both ports. What is returned ends when they are closed.
+/// Opens both ports. The one for hosts is closed when it is told to stop, the one for people and probes
+/// when what was under way is done. What is returned ends when both are.
 pub(crate) async fn start(
     settings: &Settings,
     composed: &Composed,
     shutdown: CancellationToken,
+    done: CancellationToken,
 ) -> Result<JoinHandle<()>, Box<dyn Error>> {
     let metrics = PrometheusBuilder::new().install_recorder()?;
     let render = metrics.clone();
@@ -46,8 +48,8 @@ pub(crate) async fn start(
         tokio::select! {
             _ = async {
                 tokio::join!(
-                    serve(hooks, outside, shutdown.clone()),
-                    serve(questions, inside, shutdown.clone()),
+                    serve(hooks, outside, shutdown),
+                    serve(questions, inside, done),
                 )
             } => {}
             () = upkeep => {}
@@ -55,9 +57,9 @@ pub(crate) async fn start(
     }))
 }
 
-async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
+async fn serve(listener: TcpListener, router: Router, until: CancellationToken) {
     let ended = axum::serve(listener, router)
-        .with_graceful_shutdown(async move { shutdown.cancelled().await })
+        .with_graceful_shutdown(async move { until.cancelled().await })
         .await;
     if let Err(error) = ended {
         tracing::error!(%error, "a port was closed");

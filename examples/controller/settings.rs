@@ -48,6 +48,11 @@ pub(crate) struct Settings {
     #[arg(long, env = "API_ADDRESS", default_value = "0.0.0.0:8081")]
     pub(crate) api_address: SocketAddr,
 
+    /// How many seconds what is under way has to come to its end when the controller is told to stop. What
+    /// is left then goes on with the next start.
+    #[arg(long, env = "GRACE_SECONDS", default_value = "30")]
+    pub(crate) grace_seconds: u64,
+
     /// The name of this replica, which no other one has.
     #[arg(long, env = "POD_NAME")]
     pub(crate) replica: String,

@@ -97,9 +97,7 @@ impl LeaseHolder {
     pub async fn run(&self, shutdown: CancellationToken) {
         let mut seen = Seen::default();
         loop {
-            // An answer that comes too late to be of use is none.
-            let limit = Duration::try_from(self.length / 3).unwrap_or(Duration::from_secs(1));
-            let step = tokio::time::timeout(limit, self.step(&mut seen));
+            let step = tokio::time::timeout(self.limit(), self.step(&mut seen));
             let holds = tokio::select! {
                 () = shutdown.cancelled() => break,
                 stepped = step => match stepped {
@@ -121,9 +119,23 @@ impl LeaseHolder {
         }
         let held = *self.holds.borrow();
         self.tell(false);
-        if held && let Err(error) = self.give_back().await {
-            tracing::info!(%error, lease = %self.name, "the lease was not given back, and ends by itself");
+        if !held {
+            return;
         }
+        match tokio::time::timeout(self.limit(), self.give_back()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::info!(%error, lease = %self.name, "the lease was not given back, and ends by itself");
+            }
+            Err(_) => {
+                tracing::info!(lease = %self.name, "the lease was not given back in time, and ends by itself");
+            }
+        }
+    }
+
+    /// An answer that comes later than that is of no use.
+    fn limit(&self) -> Duration {
+        Duration::try_from(self.length / 3).unwrap_or(Duration::from_secs(1))
     }
 
     fn tell(&self, holds: bool) {

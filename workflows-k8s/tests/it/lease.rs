@@ -71,6 +71,24 @@ async fn one_holds_it_and_another_takes_over() {
 }
 
 #[tokio::test]
+async fn who_ends_does_not_wait_for_a_server_that_does_not_answer() {
+    let cluster = Cluster::stand_in("the server does not answer").await;
+    cluster.namespace(TEAM);
+    let holder = LeaseHolder::new(cluster.client(), TEAM, "sources", "one");
+    let holder = holder.length(SignedDuration::from_secs(3));
+    let stop = CancellationToken::new();
+    let task = tokio::spawn({
+        let (holder, stop) = (holder.clone(), stop.clone());
+        async move { holder.run(stop).await }
+    });
+    holder.holds().wait_for(|holds| *holds).await.unwrap();
+    cluster.fail("leases", 1000, Fault::Slow(std::time::Duration::from_secs(3600)));
+    stop.cancel();
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), task);
+    ended.await.expect("it ends all the same").unwrap();
+}
+
+#[tokio::test]
 async fn who_cannot_renew_it_does_not_hold_it_for_ever() {
     let cluster = Cluster::start().await;
     cluster.namespace(TEAM);
