@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::resources::WorkspaceSource;
 
@@ -18,19 +18,84 @@ pub(super) struct Asks {
     /// Kinds of volumes that no policy can allow.
     pub(super) other_volumes: BTreeSet<String>,
     pub(super) resolvers: BTreeSet<String>,
+    /// The namespaces that the resolver `cluster` is to read in.
+    pub(super) cluster_namespaces: BTreeSet<String>,
     pub(super) installed: BTreeSet<String>,
     pub(super) pod_template: bool,
-    /// `timeouts.pipeline`.
-    pub(super) timeout: Option<String>,
+    pub(super) timeout: Timeout,
+}
+
+/// How long a run may take, as it says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) enum Timeout {
+    /// So long.
+    Asked(String),
+    /// It says nothing, and Tekton's default holds.
+    #[default]
+    Default,
+    /// It says nothing, and nobody knows.
+    None,
+}
+
+impl Timeout {
+    /// Tekton's default, unless the cluster says otherwise.
+    pub(super) const TEKTONS: &str = "1h";
 }
 
 impl Asks {
-    /// What this PipelineRun asks for.
-    pub(super) fn of(pipeline_run: &Value) -> Self {
+    /// What this PipelineRun asks for, or an object of another kind that executes a run. Of a kind that
+    /// is none of Tekton's runs, the kind itself is asked for as well.
+    pub(super) fn of(run: &Value) -> Self {
         let mut asks = Self::default();
-        let spec = &pipeline_run["spec"];
-        asks.timeout = spec["timeouts"]["pipeline"].as_str().map(str::to_owned);
-        asks.walk(spec);
+        let text = |field: &str| run[field].as_str().unwrap_or_default();
+        let is_tektons = text("apiVersion") == "tekton.dev/v1";
+        let (timeout, otherwise) = match text("kind") {
+            "PipelineRun" if is_tektons => (&run["spec"]["timeouts"]["pipeline"], Timeout::Default),
+            "TaskRun" if is_tektons => (&run["spec"]["timeout"], Timeout::Default),
+            kind => {
+                asks.installed.insert(format!("{}/{kind}", text("apiVersion")));
+                (&run["spec"]["timeout"], Timeout::None)
+            }
+        };
+        let timeout = timeout.as_str().map(|asked| Timeout::Asked(asked.to_owned()));
+        asks.timeout = timeout.unwrap_or(otherwise);
+        // Whatever stands beside `spec` in a kind that is not Tekton's counts too.
+        for (name, value) in run.as_object().into_iter().flatten() {
+            if !["apiVersion", "kind", "metadata", "status"].contains(&name.as_str()) {
+                asks.walk(value);
+            }
+        }
+        asks
+    }
+
+    /// What the runs of this Workflow ask for in any case, whatever an event brings.
+    pub(super) fn of_document(workflow: &Value) -> Self {
+        let spec = &workflow["spec"];
+        let mut asks = Self::of(&json!({
+            "apiVersion": "tekton.dev/v1", "kind": "PipelineRun",
+            "spec": {
+                "pipelineSpec": spec["pipelineSpec"],
+                "pipelineRef": spec["pipelineRef"],
+                "workspaces": spec["workspaces"],
+                "taskRunSpecs": spec["taskRunSpecs"],
+                "taskRunTemplate": {
+                    "serviceAccountName": spec["serviceAccountName"],
+                    "podTemplate": spec["podTemplate"],
+                },
+                "timeouts": spec["timeouts"],
+            },
+        }));
+        for names in [
+            &mut asks.service_accounts,
+            &mut asks.secrets,
+            &mut asks.config_maps,
+            &mut asks.volume_claims,
+            &mut asks.resolvers,
+            &mut asks.cluster_namespaces,
+            &mut asks.installed,
+        ] {
+            names.retain(|name| !name.contains("$("));
+        }
         asks
     }
 
@@ -72,7 +137,7 @@ impl Asks {
                 "podTemplate" if !value.is_null() => self.pod_template = true,
                 "workspaces" | "volumes" => self.sources(name == "volumes", value),
                 "pipelineRef" | "taskRef" | "ref" => self.reference(value),
-                "taskSpec" => {
+                "taskSpec" | "customRef" | "customSpec" => {
                     self.custom(value);
                 }
                 _ => {}
@@ -106,6 +171,12 @@ impl Asks {
         match reference["resolver"].as_str() {
             Some(resolver) => {
                 self.resolvers.insert(resolver.to_owned());
+                if resolver == "cluster" {
+                    let params = reference["params"].as_array().into_iter().flatten();
+                    let mut named = params.filter(|param| param["name"] == "namespace");
+                    let named = named.next().and_then(|param| param["value"].as_str());
+                    self.cluster_namespaces.insert(named.unwrap_or(TEKTONS_NAMESPACE).to_owned());
+                }
                 for param in reference["params"].as_array().into_iter().flatten() {
                     let name = param["name"].as_str().unwrap_or_default().to_ascii_lowercase();
                     let is_key = name.ends_with("key");
@@ -136,6 +207,10 @@ impl Asks {
     }
 }
 
+/// What stands for the namespace that Tekton's own configuration has the resolver `cluster` read in: no
+/// namespace's name, so that only who allows all allows it.
+const TEKTONS_NAMESPACE: &str = "(Tekton's default)";
+
 /// The sources of workspaces and volumes that a policy can allow, by their fields.
 const SOURCES: [(&str, WorkspaceSource); 5] = [
     ("emptyDir", WorkspaceSource::EmptyDir),
@@ -158,8 +233,6 @@ fn add(names: &mut BTreeSet<String>, name: &Value) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn names<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
@@ -168,7 +241,7 @@ mod tests {
 
     #[test]
     fn everything_that_names_an_object_is_found() {
-        let run = json!({"metadata": {"name": "ci-1"}, "spec": {
+        let run = json!({"apiVersion": "tekton.dev/v1", "kind": "PipelineRun", "metadata": {"name": "ci-1"}, "spec": {
             "timeouts": {"pipeline": "2h"},
             "taskRunTemplate": {"serviceAccountName": "ci", "podTemplate": {"imagePullSecrets": [{"name": "pull"}]}},
             "taskRunSpecs": [{"pipelineTaskName": "a", "serviceAccountName": "deploy"}],
@@ -223,6 +296,64 @@ mod tests {
             names(["action", "installed", "example.dev/v1/Wait", "example.dev/v1/Approve"])
         );
         assert!(asks.pod_template);
-        assert_eq!(asks.timeout.as_deref(), Some("2h"));
+        assert_eq!(asks.timeout, Timeout::Asked("2h".to_owned()));
+    }
+    #[test]
+    fn the_resolver_cluster_is_asked_for_with_its_namespace() {
+        let of = |params: Value| {
+            let reference = json!({"resolver": "cluster", "params": params});
+            Asks::of(&json!({
+                "apiVersion": "tekton.dev/v1", "kind": "PipelineRun",
+                "spec": {"pipelineRef": reference},
+            }))
+            .cluster_namespaces
+        };
+        assert_eq!(of(json!([{"name": "namespace", "value": "shared"}])), names(["shared"]));
+        assert_eq!(of(json!([{"name": "name", "value": "x"}])), names([TEKTONS_NAMESPACE]));
+    }
+
+    #[test]
+    fn another_kind_asks_for_itself_and_says_how_long_it_may_take() {
+        let of = |version: &str, kind: &str, spec: Value| {
+            Asks::of(&json!({"apiVersion": version, "kind": kind, "spec": spec}))
+        };
+        let task =
+            of("tekton.dev/v1", "TaskRun", json!({"serviceAccountName": "ci", "timeout": "5m"}));
+        assert_eq!(task.installed, names([]));
+        assert_eq!(task.service_accounts, names(["ci"]));
+        assert_eq!(task.timeout, Timeout::Asked("5m".to_owned()));
+        let custom = of(
+            "tekton.dev/v1beta1",
+            "CustomRun",
+            json!({"customRef": {"apiVersion": "example.dev/v1", "kind": "Wait"}}),
+        );
+        assert_eq!(
+            custom.installed,
+            names(["tekton.dev/v1beta1/CustomRun", "example.dev/v1/Wait"])
+        );
+        assert_eq!(custom.timeout, Timeout::None);
+        let build = of(
+            "example.dev/v1",
+            "Build",
+            json!({"env": [{"valueFrom": {"secretKeyRef": {"name": "s"}}}]}),
+        );
+        assert_eq!(build.installed, names(["example.dev/v1/Build"]));
+        assert_eq!(build.secrets, names(["s"]));
+    }
+
+    #[test]
+    fn what_an_event_brings_is_not_foretold() {
+        let asks = Asks::of_document(&json!({"spec": {
+            "serviceAccountName": "ci", "timeouts": {"pipeline": "2h"},
+            "workspaces": [
+                {"name": "a", "secret": {"secretName": "$(run.name)-git"}},
+                {"name": "b", "secret": {"secretName": "fixed"}},
+            ],
+            "pipelineRef": {"path": ".tekton/ci.yaml"},
+        }}));
+        assert_eq!(asks.secrets, names(["fixed"]));
+        assert_eq!(asks.service_accounts, names(["ci"]));
+        assert_eq!(asks.installed, names([]));
+        assert_eq!(asks.timeout, Timeout::Asked("2h".to_owned()));
     }
 }

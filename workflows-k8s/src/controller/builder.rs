@@ -20,7 +20,9 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) client: KubeClient,
+    /// Where runs are made; everywhere when there are none.
     pub(super) namespaces: Option<Vec<String>>,
+    pub(super) platform: Option<Tenant>,
     pub(super) drivers: BTreeMap<String, Arc<dyn DriverKind>>,
     pub(super) notifiers: BTreeMap<String, Arc<dyn NotifierKind>>,
     pub(super) secrets: Arc<dyn SecretStore>,
@@ -108,7 +110,10 @@ impl ControllerBuilder {
         self
     }
 
-    /// The namespace whose policies hold for all tenants, besides their own.
+    /// The namespace whose policies hold for all tenants, besides their own. Its policies,
+    /// connections and notifiers are followed even where
+    /// [`namespaces`](Self::namespaces) does not name it, and the controller begins only when it could
+    /// read them; workflows of its own run only where that does.
     pub fn platform(mut self, namespace: Tenant) -> Self {
         self.platform = Some(namespace);
         self
@@ -162,6 +167,7 @@ impl ControllerBuilder {
             statuses: Statuses::new(self.client.clone(), Arc::clone(&self.clock)),
             client: self.client,
             namespaces: self.namespaces,
+            platform: self.platform.clone(),
             drivers,
             notifiers,
             secrets: self.secrets,

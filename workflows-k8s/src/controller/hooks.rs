@@ -1,7 +1,10 @@
 //! Webhooks at repositories: registered, and removed with their ScmConnection.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet, future::ready, panic::AssertUnwindSafe, sync::Arc, time::Duration,
+};
 
+use futures::{FutureExt, StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use kube::{
     Client,
@@ -27,6 +30,10 @@ pub(super) const FINALIZER: &str = "workflows.tekton.dev/webhooks";
 pub(super) const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
 /// How long a try has that comes after that.
 const LAST_TRY: Duration = Duration::from_secs(5);
+/// How long the host has to answer for one repository, before others have their turn.
+const ONE_TRY: Duration = Duration::from_secs(4);
+/// So many repositories are asked at once.
+const TOGETHER: usize = 8;
 
 /// Makes sure that repositories have the hook.
 ///
@@ -97,33 +104,58 @@ pub(super) async fn remove_all(
     deleted_at: Timestamp,
     now: Timestamp,
 ) {
-    let left = PATIENCE - now.duration_since(deleted_at);
-    let left = Duration::try_from(left).unwrap_or_default().max(LAST_TRY);
+    let left = patience(deleted_at, now);
     let literal = connection.literal_repositories().map(str::to_owned);
     let repositories: BTreeSet<String> = connection.hooks.iter().cloned().chain(literal).collect();
     let removing = async {
-        for repo in &repositories {
-            loop {
-                match remove(connection, repo, url).await {
-                    Ok(()) => break,
-                    Err(error) if error.kind().is_retryable() => {
-                        tracing::info!(%error, repo, "its webhook is to be removed again");
-                        tokio::time::sleep(Duration::from_secs(1)).await;
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, repo, "its webhook cannot be removed and stays");
-                        break;
-                    }
-                }
+        let mut left = repositories;
+        loop {
+            let tried = stream::iter(left).map(|repo| async move {
+                (!is_done_with(connection, &repo, url).await).then_some(repo)
+            });
+            // Each has its turn, whatever the others say.
+            left = tried.buffer_unordered(TOGETHER).filter_map(ready).collect().await;
+            if left.is_empty() {
+                return;
             }
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     };
-    if tokio::time::timeout(left, removing).await.is_err() {
+    let is_removed = AssertUnwindSafe(tokio::time::timeout(left, removing)).catch_unwind().await;
+    if !matches!(is_removed, Ok(Ok(()))) {
         tracing::warn!(
             namespace = connection.key.0,
             name = connection.key.1,
+            panicked = is_removed.is_err(),
             "the webhooks were not removed in time and stay"
         );
+    }
+}
+
+/// How long it still waits. The server's clock, by which it was deleted, may be elsewhere.
+fn patience(deleted_at: Timestamp, now: Timestamp) -> Duration {
+    let left = PATIENCE - now.duration_since(deleted_at);
+    let left = Duration::try_from(left).unwrap_or_default();
+    left.clamp(LAST_TRY, PATIENCE.unsigned_abs())
+}
+
+/// Whether the hook of a repository is removed, or cannot be.
+async fn is_done_with(connection: &Usable, repo: &str, url: &str) -> bool {
+    let removed = tokio::time::timeout(ONE_TRY, remove(connection, repo, url)).await;
+    match removed {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) if !error.kind().is_retryable() => {
+            tracing::warn!(%error, repo, "its webhook cannot be removed and stays");
+            true
+        }
+        Ok(Err(error)) => {
+            tracing::info!(%error, repo, "its webhook is to be removed again");
+            false
+        }
+        Err(_) => {
+            tracing::info!(repo, "the host does not answer; its webhook is to be removed again");
+            false
+        }
     }
 }
 
@@ -159,4 +191,19 @@ pub(super) async fn set_finalizer(
 /// Where the deliveries for a connection go to.
 pub(super) fn url(base: &str, owner: &Tenant, name: &str) -> String {
     format!("{}/hooks/{owner}/{name}", base.trim_end_matches('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_waits_for_a_minute_at_most_whatever_the_clocks_say() {
+        let now = Timestamp::UNIX_EPOCH;
+        for (deleted_before, expected) in [(0, 60), (20, 40), (59, 5), (3600, 5), (-3600, 60)] {
+            let deleted_at = now - SignedDuration::from_secs(deleted_before);
+            let left = patience(deleted_at, now);
+            assert_eq!(left, Duration::from_secs(expected), "{deleted_before}");
+        }
+    }
 }

@@ -30,6 +30,7 @@
 mod asks;
 mod builder;
 mod client;
+mod connections;
 mod credential;
 #[cfg(feature = "git")]
 mod git;
@@ -37,9 +38,12 @@ mod git;
 mod github;
 #[cfg(feature = "gitlab")]
 mod gitlab;
+mod grants;
+mod hook_logs;
 mod hooks;
 mod kinds;
 mod limited;
+mod notifiers;
 mod objects;
 mod policy;
 mod reconcile;
@@ -47,6 +51,7 @@ mod served;
 mod sources;
 mod statuses;
 mod webhooks;
+mod workflows;
 
 use std::sync::Arc;
 
@@ -137,8 +142,8 @@ impl Controller {
     /// Follows the custom resources.
     async fn follow(&self, engine: EngineHandle, shutdown: CancellationToken) {
         let namespaces = self.0.namespaces.as_deref();
-        let places = namespaces.map_or(1, <[String]>::len);
-        let mut changes = objects::watch(&self.0.client, namespaces);
+        let places = objects::places(namespaces, self.0.platform.as_ref());
+        let mut changes = objects::watch(&self.0.client, &places);
         let mut objects = Objects::default();
         let mut reconciler = Reconciler::new(Arc::clone(&self.0), engine);
         let writing = {
@@ -163,7 +168,7 @@ impl Controller {
             }
             // Before all policies are known nothing may run, and before all connections are, a
             // workflow that names one is not wrong.
-            if objects.are_whole(places) {
+            if objects.are_whole(&places) {
                 let first = !*self.0.synced.borrow();
                 reconciler.follow(&objects, std::mem::take(&mut touched), first).await;
                 if first {

@@ -12,6 +12,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use workflows_core::Tenant;
 
 use crate::resources::{GROUP, VERSION};
 
@@ -90,6 +91,12 @@ impl Object {
         }
     }
 
+    /// Whether its status has a condition of that name.
+    pub(super) fn says(&self, condition: &str) -> bool {
+        let conditions = self.status["conditions"].as_array();
+        conditions.into_iter().flatten().any(|one| one["type"] == condition)
+    }
+
     pub(super) fn key(&self) -> Key {
         (self.namespace.clone(), self.name.clone())
     }
@@ -128,16 +135,24 @@ pub(super) enum Change {
 /// A kind in a namespace, or in all of them.
 pub(super) type Place = (Kind, Option<String>);
 
-/// Watches all kinds in these namespaces, or everywhere.
-pub(super) fn watch(client: &Client, namespaces: Option<&[String]>) -> BoxStream<'static, Change> {
-    let places: Vec<Option<String>> = match namespaces {
-        Some(namespaces) => namespaces.iter().cloned().map(Some).collect(),
-        None => vec![None],
+/// Where objects count: everywhere, or in these namespaces, and in the platform's what its people say
+/// and grant. Its own workflows count only where it is one of them.
+pub(super) fn places(namespaces: Option<&[String]>, platform: Option<&Tenant>) -> Vec<Place> {
+    let Some(namespaces) = namespaces else {
+        return Kind::ALL.map(|kind| (kind, None)).to_vec();
     };
-    let streams = Kind::ALL.into_iter().flat_map(|kind| {
-        places.iter().map(move |namespace| (kind, namespace.clone())).collect::<Vec<_>>()
-    });
-    stream::select_all(streams.map(|place| watched(client, place))).boxed()
+    let namespaces: BTreeSet<&str> = namespaces.iter().map(String::as_str).collect();
+    let platform = platform.map(Tenant::as_str).filter(|one| !namespaces.contains(one));
+    let of_platform = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Workflow);
+    let of_platform = of_platform.filter_map(|kind| Some((kind, Some(platform?.to_owned()))));
+    let of_all =
+        namespaces.iter().flat_map(|name| Kind::ALL.map(|kind| (kind, Some(name.to_string()))));
+    of_all.chain(of_platform).collect()
+}
+
+/// Watches all of these places.
+pub(super) fn watch(client: &Client, places: &[Place]) -> BoxStream<'static, Change> {
+    stream::select_all(places.iter().map(|place| watched(client, place.clone()))).boxed()
 }
 
 fn watched(client: &Client, place: Place) -> BoxStream<'static, Change> {
@@ -165,7 +180,8 @@ fn watched(client: &Client, place: Place) -> BoxStream<'static, Change> {
                     (object.namespace().unwrap_or_default(), object.name_any()),
                 )),
                 Err(error) => {
-                    tracing::warn!(%error, kind = kind.name(), "a watch was broken; it is taken up again");
+                    let namespace = place.1.as_deref().unwrap_or("all");
+                    tracing::warn!(%error, kind = kind.name(), namespace, "a watch was broken; it is taken up again");
                     None
                 }
             };
@@ -223,9 +239,9 @@ impl Objects {
         vec![(kind, key)]
     }
 
-    /// Whether every kind was listed once in each of so many places.
-    pub(super) fn are_whole(&self, places: usize) -> bool {
-        self.whole.len() >= places * Kind::ALL.len()
+    /// Whether each of these places was listed once.
+    pub(super) fn are_whole(&self, places: &[Place]) -> bool {
+        places.iter().all(|place| self.whole.contains(place))
     }
 
     pub(super) fn get(&self, kind: Kind, key: &Key) -> Option<&Object> {
@@ -235,5 +251,33 @@ impl Objects {
     /// The objects of a kind, in the order of namespace and name.
     pub(super) fn of(&self, kind: Kind) -> impl Iterator<Item = &Object> {
         self.all.get(&kind).into_iter().flat_map(BTreeMap::values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_platform_says_and_grants_is_always_looked_at() {
+        let platform = Tenant::new("platform").unwrap();
+        let names = |namespaces: Option<&[&str]>, platform: Option<&Tenant>| {
+            let namespaces: Option<Vec<String>> =
+                namespaces.map(|some| some.iter().map(|one| (*one).to_owned()).collect());
+            let places = places(namespaces.as_deref(), platform);
+            let text = |(kind, namespace): Place| {
+                format!("{} {}", kind.name(), namespace.as_deref().unwrap_or("*"))
+            };
+            places.into_iter().map(text).collect::<Vec<_>>()
+        };
+        let of_team = ["Policy a", "ScmConnection a", "Notifier a", "Workflow a"];
+        let of_platform = ["Policy platform", "ScmConnection platform", "Notifier platform"];
+        let everywhere = ["Policy *", "ScmConnection *", "Notifier *", "Workflow *"];
+        assert_eq!(names(None, Some(&platform)), everywhere);
+        assert_eq!(names(Some(&["a", "a"]), None), of_team);
+        assert_eq!(names(Some(&["a"]), Some(&platform)), [&of_team[..], &of_platform].concat());
+        let own = names(Some(&["a", "platform"]), Some(&platform));
+        assert_eq!(own.len(), 8);
+        assert!(own.contains(&"Workflow platform".to_owned()), "it is one of them: {own:?}");
     }
 }

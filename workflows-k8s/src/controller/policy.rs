@@ -7,6 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
+use serde_json::Value;
 use workflows_core::{
     DefaultPolicy, Error, Permission, Policy, RepoRef, Result, Tenant,
     matching::Pattern,
@@ -15,7 +16,7 @@ use workflows_core::{
 };
 
 use super::{
-    asks::{Asks, field_of},
+    asks::{Asks, Timeout, field_of},
     limited,
 };
 use crate::resources::{Allowed, DefinitionsFrom, NeededPermission, PolicySpec};
@@ -70,9 +71,9 @@ impl Rules {
         Ok(Self { repositories, spec, timeout })
     }
 
-    fn is_about(&self, repo: &RepoRef) -> bool {
+    fn is_about(&self, repo: &str) -> bool {
         self.repositories.is_empty()
-            || self.repositories.iter().any(|pattern| pattern.matches(&repo.name))
+            || self.repositories.iter().any(|pattern| pattern.matches(repo))
     }
 }
 
@@ -84,6 +85,7 @@ impl Allowed {
             &self.config_maps,
             &self.volume_claims,
             &self.resolvers,
+            &self.cluster_namespaces,
             &self.installed,
             &self.sinks,
             &self.notifiers,
@@ -114,15 +116,35 @@ impl ClusterPolicy {
         Some(places.filter_map(of).collect())
     }
 
-    /// Asks each policy that is about a repository, and puts their answers together: a denial counts
-    /// more than a wait, and that more than an approval.
+    /// What the policies say of a Workflow object before any event: of all that it asks for by itself,
+    /// whatever an event brings. `None` when none is about it for certain.
+    pub(super) fn foretell(&self, tenant: &Tenant, document: &Value) -> Option<Verdict> {
+        let spec = &document["spec"];
+        let sink = spec["sink"].as_str().filter(|sink| *sink != self.default_sink);
+        let notify = spec["notify"].as_array().into_iter().flatten();
+        let wanted = Wanted {
+            asks: Asks::of_document(document),
+            own_secret: String::new(),
+            sink,
+            notifiers: notify.filter_map(|one| one["notifier"].as_str()).collect(),
+            in_repository: false,
+        };
+        let repos = spec["repos"].as_array().into_iter().flatten();
+        let repos: Vec<&str> = repos.filter_map(|one| one["repo"].as_str()).collect();
+        let is_about = |rules: &Rules| {
+            rules.repositories.is_empty() || repos.iter().any(|repo| rules.is_about(repo))
+        };
+        self.ask(tenant, is_about, |name, rules| wanted.judge_by(name, rules)).ok().flatten()
+    }
+
+    /// Asks each policy that is about something, and puts their answers together: a denial counts
+    /// more than a wait, and that more than an approval. `None` when none is.
     fn ask(
         &self,
         tenant: &Tenant,
-        repo: &RepoRef,
-        built_in: impl FnOnce() -> Verdict,
+        is_about: impl Fn(&Rules) -> bool,
         each: impl Fn(&str, &Rules) -> Verdict,
-    ) -> Result<Verdict> {
+    ) -> Result<Option<Verdict>> {
         let Some(policies) = self.of(tenant) else {
             return Err(Error::transient("judge by policy", "the policies were not read yet"));
         };
@@ -135,7 +157,7 @@ impl ClusterPolicy {
                     Err(problem) => {
                         Verdict::Deny { rule: format!("{name} cannot be understood: {problem}") }
                     }
-                    Ok(rules) if !rules.is_about(repo) => continue,
+                    Ok(rules) if !is_about(rules) => continue,
                     Ok(rules) => each(&name, rules),
                 };
                 asked = true;
@@ -147,7 +169,7 @@ impl ClusterPolicy {
                 };
             }
         }
-        Ok(if asked { verdict } else { built_in() })
+        Ok(asked.then_some(verdict))
     }
 }
 
@@ -155,29 +177,33 @@ impl ClusterPolicy {
 impl Policy for ClusterPolicy {
     async fn decide(&self, facts: &Facts) -> Result<Verdict> {
         let built_in = DefaultPolicy.decide(facts).await?;
-        self.ask(&facts.tenant, &facts.repo, || built_in, |name, rules| decide(name, rules, facts))
+        let verdict = self.ask(
+            &facts.tenant,
+            |rules| rules.is_about(&facts.repo.name),
+            |name, rules| decide(name, rules, facts),
+        )?;
+        Ok(verdict.unwrap_or(built_in))
     }
 
     async fn judge(&self, run: &PlannedRun<'_>) -> Result<Verdict> {
-        let asks = Asks::of(run.pipeline_run);
-        let judge = |name: &str, allowed: &Allowed| {
-            Judge { policy: name, allowed, run, default_sink: &self.default_sink }.judge(&asks)
+        let name = run.pipeline_run["metadata"]["name"].as_str().unwrap_or_default();
+        let wanted = Wanted {
+            asks: Asks::of(run.pipeline_run),
+            own_secret: format!("{name}-git"),
+            sink: (run.sink != self.default_sink).then_some(run.sink),
+            notifiers: run.notifiers.clone(),
+            in_repository: run.in_repository,
         };
         let built_in = || match run.in_repository {
-            true => judge("the built-in policy", &Allowed::default()),
+            true => wanted.judge("the built-in policy", &Allowed::default()),
             false => Verdict::Allow,
         };
-        self.ask(run.tenant, run.repo, built_in, |name, rules| {
-            let allowed = match run.in_repository {
-                true => Some(&rules.spec.in_repository),
-                false => rules.spec.registered.as_ref(),
-            };
-            let verdict = allowed.map_or(Verdict::Allow, |allowed| judge(name, allowed));
-            match (verdict, too_long(name, rules, &asks)) {
-                (Verdict::Allow, Some(rule)) => Verdict::Deny { rule },
-                (verdict, _) => verdict,
-            }
-        })
+        let verdict = self.ask(
+            run.tenant,
+            |rules| rules.is_about(&run.repo.name),
+            |name, rules| wanted.judge_by(name, rules),
+        )?;
+        Ok(verdict.unwrap_or_else(built_in))
     }
 
     fn version(&self, tenant: &Tenant) -> String {
@@ -198,7 +224,7 @@ impl Policy for ClusterPolicy {
             match &policy.rules {
                 Err(_) => true,
                 Ok(rules) => {
-                    rules.is_about(repo)
+                    rules.is_about(&repo.name)
                         && rules.spec.approvals.definitions == DefinitionsFrom::Base
                 }
             }
@@ -252,39 +278,59 @@ fn word(needed: NeededPermission) -> &'static str {
     }
 }
 
-/// Which rule a run breaks that asks for more time than there is.
-fn too_long(policy: &str, rules: &Rules, asks: &Asks) -> Option<String> {
-    /// Tekton's own, unless the cluster says otherwise.
-    const DEFAULT: &str = "1h";
-    let most = rules.timeout?;
-    let wanted = asks.timeout.as_deref().unwrap_or(DEFAULT);
-    let is_within = parse_duration(wanted)
-        .is_ok_and(|wanted| !wanted.is_zero() && !wanted.is_negative() && wanted <= most);
-    (!is_within).then(|| {
-        format!(
-            "{policy}: the run may take {wanted}, and at most {most:#} are allowed \
-             (spec.limits.timeout); set timeouts.pipeline"
-        )
-    })
+/// What a run wants, whoever plans it.
+struct Wanted<'a> {
+    asks: Asks,
+    /// The Secret that is made for it, which it always may have.
+    own_secret: String,
+    /// The sink, when it is not the default one.
+    sink: Option<&'a str>,
+    notifiers: Vec<&'a str>,
+    in_repository: bool,
 }
 
-/// Judges what a run asks for by what is allowed.
-struct Judge<'a> {
-    policy: &'a str,
-    allowed: &'a Allowed,
-    run: &'a PlannedRun<'a>,
-    default_sink: &'a str,
-}
+impl Wanted<'_> {
+    fn judge_by(&self, policy: &str, rules: &Rules) -> Verdict {
+        let allowed = match self.in_repository {
+            true => Some(&rules.spec.in_repository),
+            false => rules.spec.registered.as_ref(),
+        };
+        let verdict = allowed.map_or(Verdict::Allow, |allowed| self.judge(policy, allowed));
+        match (verdict, self.too_long(policy, rules)) {
+            (Verdict::Allow, Some(rule)) => Verdict::Deny { rule },
+            (verdict, _) => verdict,
+        }
+    }
 
-impl Judge<'_> {
-    fn judge(&self, asks: &Asks) -> Verdict {
-        let Self { allowed, run, .. } = self;
-        let own =
-            format!("{}-git", run.pipeline_run["metadata"]["name"].as_str().unwrap_or_default());
-        let secrets: Vec<&str> =
-            asks.secrets.iter().map(String::as_str).filter(|name| *name != own).collect();
-        let sinks = [run.sink].into_iter().filter(|sink| *sink != self.default_sink);
-        let by_name: [(&str, &str, Vec<&str>, &[String]); 8] = [
+    /// Which rule a run breaks that asks for more time than there is.
+    fn too_long(&self, policy: &str, rules: &Rules) -> Option<String> {
+        let most = rules.timeout?;
+        let (wanted, field) = match &self.asks.timeout {
+            Timeout::Asked(wanted) => (wanted.as_str(), "timeouts.pipeline"),
+            Timeout::Default => (Timeout::TEKTONS, "timeouts.pipeline"),
+            Timeout::None => {
+                return Some(format!(
+                    "{policy}: the run says nothing of the time that it may take, and at most {most:#} \
+                     are allowed (spec.limits.timeout); set its spec.timeout"
+                ));
+            }
+        };
+        let is_within = parse_duration(wanted)
+            .is_ok_and(|wanted| !wanted.is_zero() && !wanted.is_negative() && wanted <= most);
+        (!is_within).then(|| {
+            format!(
+                "{policy}: the run may take {wanted}, and at most {most:#} are allowed \
+                 (spec.limits.timeout); set {field}"
+            )
+        })
+    }
+
+    /// Judges by what is allowed.
+    fn judge(&self, policy: &str, allowed: &Allowed) -> Verdict {
+        let asks = &self.asks;
+        let secrets = asks.secrets.iter().map(String::as_str);
+        let secrets: Vec<&str> = secrets.filter(|name| *name != self.own_secret).collect();
+        let by_name: [(&str, &str, Vec<&str>, &[String]); 9] = [
             (
                 "service account",
                 "serviceAccounts",
@@ -295,13 +341,19 @@ impl Judge<'_> {
             ("config map", "configMaps", all(&asks.config_maps), &allowed.config_maps),
             ("volume claim", "volumeClaims", all(&asks.volume_claims), &allowed.volume_claims),
             ("resolver", "resolvers", all(&asks.resolvers), &allowed.resolvers),
+            (
+                "namespace of the resolver cluster",
+                "clusterNamespaces",
+                all(&asks.cluster_namespaces),
+                &allowed.cluster_namespaces,
+            ),
             ("pipeline or task", "installed", all(&asks.installed), &allowed.installed),
-            ("sink", "sinks", sinks.collect(), &allowed.sinks),
-            ("notifier", "notifiers", run.notifiers.clone(), &allowed.notifiers),
+            ("sink", "sinks", self.sink.into_iter().collect(), &allowed.sinks),
+            ("notifier", "notifiers", self.notifiers.clone(), &allowed.notifiers),
         ];
         for (what, field, names, patterns) in by_name {
             if let Some(name) = names.into_iter().find(|name| !matches(patterns, name)) {
-                return self.deny(&format!("the {what} {name:?}"), field);
+                return self.deny(policy, &format!("the {what} {name:?}"), field);
             }
         }
         if let Some(source) = asks
@@ -309,26 +361,25 @@ impl Judge<'_> {
             .iter()
             .find(|source| !allowed.workspaces.iter().any(|one| field_of(*one) == **source))
         {
-            return self.deny(&format!("{source} for a workspace or volume"), "workspaces");
+            return self.deny(policy, &format!("{source} for a workspace or volume"), "workspaces");
         }
         if let Some(kind) = asks.other_volumes.first() {
-            let rule = format!("{}: no policy can allow a volume of {kind}", self.policy);
+            let rule = format!("{policy}: no policy can allow a volume of {kind}");
             return Verdict::Deny { rule };
         }
         if asks.pod_template && !allowed.pod_template {
-            return self.deny("a pod template", "podTemplate");
+            return self.deny(policy, "a pod template", "podTemplate");
         }
         Verdict::Allow
     }
 
-    fn deny(&self, what: &str, field: &str) -> Verdict {
-        let (whose, part) = match self.run.in_repository {
+    fn deny(&self, policy: &str, what: &str, field: &str) -> Verdict {
+        let (whose, part) = match self.in_repository {
             true => ("a workflow of a repository", "inRepository"),
             false => ("a registered workflow", "registered"),
         };
         let rule = format!(
-            "{}: {whose} asks for {what}, which is not allowed (spec.{part}.{field})",
-            self.policy
+            "{policy}: {whose} asks for {what}, which is not allowed (spec.{part}.{field})"
         );
         Verdict::Deny { rule }
     }
@@ -348,3 +399,6 @@ fn matches(patterns: &[String], name: &str) -> bool {
                 && Pattern::new(text).is_ok_and(|pattern| pattern.matches(name)))
     })
 }
+
+#[cfg(test)]
+mod tests;

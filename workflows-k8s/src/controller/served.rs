@@ -10,6 +10,7 @@ use workflows_core::{ConnectionName, Result, Tenant};
 
 use super::{
     client::KubeClient,
+    grants::Holders,
     kinds::BuiltConnection,
     objects::{Key, Kind, Object},
 };
@@ -76,26 +77,18 @@ impl PartialEq for Served {
 /// The connections of all tenants.
 pub(super) type ServedMap = BTreeMap<(Tenant, ConnectionName), Served>;
 
-/// The connections of all tenants, out of what can be used; and which grants a connection of the
-/// tenant's own, or another grant, stands before.
-pub(super) fn serve(usable: &BTreeMap<Key, Arc<Usable>>) -> (ServedMap, Vec<(Key, String)>) {
-    let mut served = ServedMap::new();
-    for ((_, name), connection) in usable {
-        let key = (connection.owner.clone(), ConnectionName::new(name.as_str()));
-        served.insert(key, Served { connection: Arc::clone(connection), limited_to: Vec::new() });
-    }
-    let mut hidden = Vec::new();
-    for ((namespace, name), connection) in usable {
-        for grant in &connection.spec.grants {
-            let Ok(tenant) = Tenant::new(grant.namespace.as_str()) else { continue };
-            let key = (tenant, ConnectionName::new(name.as_str()));
-            if served.contains_key(&key) {
-                hidden.push(((namespace.clone(), name.clone()), grant.namespace.clone()));
-                continue;
-            }
-            let limited_to = grant.repositories.clone();
-            served.insert(key, Served { connection: Arc::clone(connection), limited_to });
-        }
-    }
-    (served, hidden)
+/// The connections of all tenants, out of what can be used and who is used where.
+pub(super) fn serve(usable: &BTreeMap<Key, Arc<Usable>>, holders: &Holders) -> ServedMap {
+    let served = holders.of.iter().filter_map(|((namespace, name), holder)| {
+        let connection = usable.get(holder)?;
+        let tenant = Tenant::new(namespace.as_str()).ok()?;
+        let grant = connection.spec.grants.iter().find(|grant| grant.namespace == *namespace);
+        let limited_to = match grant {
+            Some(grant) if tenant != connection.owner => grant.repositories.clone(),
+            _ => Vec::new(),
+        };
+        let served = Served { connection: Arc::clone(connection), limited_to };
+        Some(((tenant, ConnectionName::new(name.as_str())), served))
+    });
+    served.collect()
 }

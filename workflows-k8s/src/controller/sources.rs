@@ -12,8 +12,8 @@ use serde_json::json;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use workflows_core::{
-    Capability, ConnectionName, Error, EventSource, Result, SecretRef, SecretStore, SourceName,
-    Tenant,
+    Capability, ConnectionName, Error, ErrorKind, EventSource, Result, SecretRef, SecretStore,
+    SourceName, Tenant,
     source::{Interests, SourceContext},
     workflow::parse_duration,
 };
@@ -24,7 +24,10 @@ use workflows_scm::{
 
 use super::{
     client::KubeClient,
-    credential, hooks,
+    credential,
+    hook_logs::HookLogs,
+    hooks,
+    objects::Object,
     served::{Served, ServedMap},
     statuses::{Statuses, Verdict},
     webhooks::Receivers,
@@ -129,18 +132,22 @@ impl ConnectionSources {
                 receiver = receiver.secret(previous.clone());
             }
             self.receivers.put(connection.key.clone(), tenant.clone(), receiver.clone());
+            let are_registered = webhook.register == HookRegistration::Repository;
+            let keeps_logs = connection.built.driver.capabilities().has(Capability::DeliveryLog);
             if let Some(log) = &connection.built.delivery_log {
                 match DeliverySweep::of_log(receiver.clone(), Arc::clone(log)).every(SWEEP_EVERY) {
                     Ok(sweep) => led.push(Box::new(sweep)),
                     Err(error) => tracing::error!(%error, "the log of deliveries is not looked at"),
                 }
+            } else if are_registered && keeps_logs {
+                led.push(Box::new(HookLogs { receiver: receiver.clone() }));
             }
             tasks.spawn({
                 let (context, stop) = (context.clone(), stop.clone());
                 async move { run_one(&receiver, context, stop).await }
             });
             if *tenant == connection.owner
-                && webhook.register == HookRegistration::Repository
+                && are_registered
                 && let Some(base) = &self.public_url
             {
                 let registrar = HookRegistrar {
@@ -403,14 +410,30 @@ impl HookRegistrar {
         self.connection.literal_repositories().map(str::to_owned).chain(of_workflows).collect()
     }
 
+    /// The object, when it waits for its hooks to be removed; `None` when there is none to wait.
+    async fn with_finalizer(&self, context: &SourceContext) -> Result<Option<Object>> {
+        /// What others write meanwhile is read again so often.
+        const TRIES: usize = 5;
+        let mut last = None;
+        for _ in 0..TRIES {
+            let object = self.connection.object(&self.client, context.clock.now()).await?;
+            let Some(object) = object else { return Ok(None) };
+            if object.finalizers.iter().any(|one| one == hooks::FINALIZER) {
+                return Ok(Some(object));
+            }
+            match hooks::set_finalizer(&self.client, &object, true, context.clock.now()).await {
+                Ok(()) => return Ok(Some(object)),
+                Err(error) if error.kind() == ErrorKind::Conflict => last = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| Error::conflict("set a finalizer", "the object changes")))
+    }
+
     /// Has the object wait for its hooks when it is deleted, has it name the repositories, and only
     /// then registers.
     async fn register(&self, context: &SourceContext, wanted: &BTreeSet<String>) -> Result<()> {
-        let object = self.connection.object(&self.client, context.clock.now()).await?;
-        let Some(object) = object else { return Ok(()) };
-        if !object.finalizers.iter().any(|one| one == hooks::FINALIZER) {
-            hooks::set_finalizer(&self.client, &object, true, context.clock.now()).await?;
-        }
+        let Some(object) = self.with_finalizer(context).await? else { return Ok(()) };
         let known = object.status["hooks"].as_array().into_iter().flatten();
         let known: BTreeSet<String> =
             known.filter_map(|one| one.as_str().map(str::to_owned)).collect();

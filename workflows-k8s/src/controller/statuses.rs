@@ -8,7 +8,10 @@ use std::{
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
+use kube::{
+    Api,
+    api::{DynamicObject, Patch, PatchParams},
+};
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +21,7 @@ use super::{
     client::KubeClient,
     objects::{Key, Kind, Object},
 };
+use crate::resources::READY;
 
 /// A condition's value, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,20 +41,24 @@ impl Verdict {
     }
 }
 
-/// What is to be said about an object.
+/// What this program has to say about an object. What others say of it is none of its business.
 #[derive(Debug, Clone)]
 struct Wish {
     uid: String,
-    /// The generation that the conditions are about.
+    /// The generation that [`READY`] is about.
     generation: Option<i64>,
-    conditions: BTreeMap<String, Value>,
+    /// By name, what is said of which generation.
+    conditions: BTreeMap<String, (i64, Verdict)>,
     fields: Map<String, Value>,
 }
 
-/// What objects should say, and what they say as far as is known.
+/// What objects should say.
 ///
-/// A status is written when it is other than what the object has; the newest wish alone counts. What
-/// cannot be written is tried again, later and later.
+/// Several programs write into one status: each replica whether an object is used, and the one that leads
+/// what it did at hosts. So each writes what it has to say into the newest object, holding its
+/// version, and leaves the rest as it is; it writes nothing where the object says so already, or where
+/// another one has said something of a later generation. The newest wish alone counts. What cannot be
+/// written is tried again, later and later.
 #[derive(Debug)]
 pub(super) struct Statuses {
     client: KubeClient,
@@ -89,46 +97,30 @@ impl Statuses {
 
     /// Has an object say that a condition holds or not.
     pub(super) fn tell(&self, object: &Object, condition: &str, verdict: Verdict) {
-        self.change(object, |wish, now| {
-            wish.generation = Some(object.generation);
-            let status = if verdict.holds { "True" } else { "False" };
-            let since = match wish.conditions.get(condition) {
-                Some(before) if before["status"] == status => before["lastTransitionTime"].clone(),
-                _ => Value::Null,
-            };
-            let since = match since {
-                Value::Null => json!(now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()),
-                since => since,
-            };
-            let told = json!({
-                "type": condition,
-                "status": status,
-                "reason": verdict.reason,
-                "message": cut(&verdict.message),
-                "observedGeneration": object.generation,
-                "lastTransitionTime": since,
-            });
-            wish.conditions.insert(condition.to_owned(), told);
+        self.change(object, |wish| {
+            if condition == READY {
+                wish.generation = Some(object.generation);
+            }
+            wish.conditions.insert(condition.to_owned(), (object.generation, verdict));
         });
     }
 
     /// Has an object say something else.
     pub(super) fn tell_field(&self, object: &Object, field: &str, value: Value) {
-        self.change(object, |wish, _| {
+        self.change(object, |wish| {
             wish.fields.insert(field.to_owned(), value);
         });
     }
 
-    fn change(&self, object: &Object, change: impl FnOnce(&mut Wish, Timestamp)) {
+    fn change(&self, object: &Object, change: impl FnOnce(&mut Wish)) {
         let id = (object.kind, object.key());
-        let now = self.clock.now();
         let mut state = self.state();
-        let wish = state.wishes.entry(id.clone()).or_insert_with(|| wish_of(object));
+        let wish = state.wishes.entry(id.clone()).or_insert_with(|| Wish::of(&object.uid));
         if wish.uid != object.uid {
-            *wish = wish_of(object);
+            *wish = Wish::of(&object.uid);
         }
-        change(wish, now);
-        if differs(wish, &object.status) {
+        change(wish);
+        if wish.change_to(&object.status, self.clock.now()).is_some() {
             state.due.insert(id);
             self.news.notify_one();
         }
@@ -202,56 +194,124 @@ impl Statuses {
 
     /// Returns whether there is nothing more to do about it.
     async fn write_one(&self, (kind, key): &(Kind, Key), wish: &Wish) -> bool {
-        let mut status = Value::Object(wish.fields.clone());
-        if let Some(generation) = wish.generation {
-            status["observedGeneration"] = generation.into();
-        }
-        status["conditions"] = wish.conditions.values().cloned().collect();
-        let patch = json!({"metadata": {"uid": wish.uid}, "status": status});
-        let params =
-            PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        /// What others write meanwhile is read again so often before it is put off.
+        const TRIES: usize = 5;
+        const PATIENCE: Duration = Duration::from_secs(20);
         let objects = kind.of(&self.client, &key.0);
-        match objects.patch_status(&key.1, &params, &Patch::Merge(&patch)).await {
-            Ok(_) => true,
-            // It is gone, or another one by now.
-            Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => true,
-            Err(error) => {
-                tracing::warn!(%error, kind = kind.name(), namespace = key.0, name = key.1, "a status was not written");
+        let writing = async {
+            for _ in 0..TRIES {
+                match self.write_into_newest(&objects, &key.1, wish).await {
+                    Err(kube::Error::Api(status)) if status.code == 409 => {}
+                    // It is gone.
+                    Err(kube::Error::Api(status)) if status.code == 404 => return Ok(true),
+                    done => return done.map(|()| true),
+                }
+            }
+            Ok(false)
+        };
+        let (namespace, name) = key;
+        match tokio::time::timeout(PATIENCE, writing).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, kind = kind.name(), namespace, name, "a status was not written");
+                false
+            }
+            Err(_) => {
+                tracing::warn!(
+                    kind = kind.name(),
+                    namespace,
+                    name,
+                    "a status was not written in time"
+                );
                 false
             }
         }
     }
-}
 
-fn wish_of(object: &Object) -> Wish {
-    let conditions = object.status["conditions"].as_array().into_iter().flatten();
-    let conditions = conditions
-        .filter_map(|one| Some((one["type"].as_str()?.to_owned(), one.clone())))
-        .collect();
-    let generation = object.status["observedGeneration"].as_i64();
-    Wish { uid: object.uid.clone(), generation, conditions, fields: Map::new() }
-}
-
-/// Whether a status is other than it should be. When a condition last changed does not count: two
-/// replicas that say the same say it once.
-fn differs(wish: &Wish, status: &Value) -> bool {
-    let without_time = |condition: &Value| {
-        let mut condition = condition.clone();
-        if let Some(fields) = condition.as_object_mut() {
-            fields.remove("lastTransitionTime");
+    async fn write_into_newest(
+        &self,
+        objects: &Api<DynamicObject>,
+        name: &str,
+        wish: &Wish,
+    ) -> kube::Result<()> {
+        let newest = objects.get_status(name).await?;
+        if newest.metadata.uid.as_deref() != Some(&*wish.uid) {
+            return Ok(());
         }
-        condition
-    };
-    let says = |name: &str| {
-        let all = status["conditions"].as_array();
-        all.into_iter().flatten().find(|one| one["type"] == name).map(without_time)
-    };
-    status["observedGeneration"].as_i64() != wish.generation
-        || wish
-            .conditions
-            .iter()
-            .any(|(name, condition)| says(name) != Some(without_time(condition)))
-        || wish.fields.iter().any(|(name, value)| status[name.as_str()] != *value)
+        let Some(status) = wish.change_to(&newest.data["status"], self.clock.now()) else {
+            return Ok(());
+        };
+        let metadata = json!({
+            "uid": wish.uid,
+            "resourceVersion": newest.metadata.resource_version,
+        });
+        let patch = json!({"metadata": metadata, "status": status});
+        let params =
+            PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        objects.patch_status(name, &params, &Patch::Merge(&patch)).await.map(drop)
+    }
+}
+
+impl Wish {
+    fn of(uid: &str) -> Self {
+        Self {
+            uid: uid.to_owned(),
+            generation: None,
+            conditions: BTreeMap::new(),
+            fields: Map::new(),
+        }
+    }
+
+    /// What is to be changed in a status so that it says this too; `None` when it does already.
+    fn change_to(&self, status: &Value, now: Timestamp) -> Option<Value> {
+        let mut change = self.fields.clone();
+        change.retain(|name, value| status[name.as_str()] != *value);
+        let observed = status["observedGeneration"].as_i64();
+        if self.generation > observed {
+            change.insert("observedGeneration".to_owned(), self.generation.into());
+        }
+        let there = status["conditions"].as_array().map_or(&[][..], Vec::as_slice);
+        let mut conditions = there.to_vec();
+        for (name, (generation, verdict)) in &self.conditions {
+            let before = conditions.iter_mut().find(|one| one["type"] == *name);
+            let said = verdict.condition(name, *generation, before.as_deref(), now);
+            match before {
+                Some(before) if before["observedGeneration"].as_i64() > Some(*generation) => {}
+                Some(before) => *before = said,
+                None => conditions.push(said),
+            }
+        }
+        if conditions != there {
+            change.insert("conditions".to_owned(), conditions.into());
+        }
+        (!change.is_empty()).then_some(Value::Object(change))
+    }
+}
+
+impl Verdict {
+    /// As a condition. When its status last changed stays what it was as long as that does not change.
+    fn condition(
+        &self,
+        name: &str,
+        generation: i64,
+        before: Option<&Value>,
+        now: Timestamp,
+    ) -> Value {
+        let status = if self.holds { "True" } else { "False" };
+        let since = before.filter(|before| before["status"] == status);
+        let since = since.and_then(|before| before["lastTransitionTime"].as_str());
+        json!({
+            "type": name,
+            "status": status,
+            "reason": self.reason,
+            "message": cut(&self.message),
+            "observedGeneration": generation,
+            "lastTransitionTime": match since {
+                Some(since) => since.to_owned(),
+                None => now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            },
+        })
+    }
 }
 
 fn cut(message: &str) -> String {
@@ -263,4 +323,60 @@ fn cut(message: &str) -> String {
         end -= 1;
     }
     format!("{}...", &message[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(said: &[(&str, i64, Verdict)]) -> Wish {
+        let mut wish = Wish::of("1");
+        for (name, generation, verdict) in said {
+            wish.conditions.insert((*name).to_owned(), (*generation, verdict.clone()));
+        }
+        wish
+    }
+
+    fn types(status: &Value) -> Vec<&str> {
+        let conditions = status["conditions"].as_array().unwrap();
+        conditions.iter().map(|one| one["type"].as_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_others_say_stays() {
+        let now = Timestamp::UNIX_EPOCH;
+        let hooks = wish(&[("HooksRegistered", 1, Verdict::yes("Registered", ""))]);
+        let leaders = hooks.change_to(&json!({}), now).unwrap();
+        let ready = wish(&[(READY, 1, Verdict::yes("InUse", ""))]);
+        let both = ready.change_to(&leaders, now).unwrap();
+        assert_eq!(types(&both), ["HooksRegistered", READY]);
+        assert_eq!(ready.change_to(&both, now), None, "it says so already");
+        assert_eq!(hooks.change_to(&both, now), None);
+    }
+
+    #[test]
+    fn who_lags_behind_does_not_take_back_what_is_newer() {
+        let now = Timestamp::UNIX_EPOCH;
+        let newer = wish(&[(READY, 2, Verdict::yes("InUse", ""))]);
+        let status = newer.change_to(&json!({}), now).unwrap();
+        let older = wish(&[(READY, 1, Verdict::no("Invalid", ""))]);
+        assert_eq!(older.change_to(&status, now), None);
+        let mut lagging = Wish::of("1");
+        lagging.generation = Some(1);
+        assert_eq!(lagging.change_to(&json!({"observedGeneration": 2}), now), None);
+    }
+
+    #[test]
+    fn a_condition_tells_since_when_it_has_its_status() {
+        let (first, later) = (Timestamp::UNIX_EPOCH, Timestamp::from_second(60).unwrap());
+        let since = |status: &Value| status["conditions"][0]["lastTransitionTime"].clone();
+        let missing = wish(&[(READY, 1, Verdict::no("SecretMissing", "a"))]);
+        let status = missing.change_to(&json!({}), first).unwrap();
+        let denied = wish(&[(READY, 1, Verdict::no("SecretDenied", "b"))]);
+        let status = denied.change_to(&status, later).unwrap();
+        assert_eq!(since(&status), "1970-01-01T00:00:00Z");
+        let ready = wish(&[(READY, 1, Verdict::yes("InUse", "c"))]);
+        let status = ready.change_to(&status, later).unwrap();
+        assert_eq!(since(&status), "1970-01-01T00:01:00Z");
+    }
 }

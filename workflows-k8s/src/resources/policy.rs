@@ -135,8 +135,14 @@ pub struct Allowed {
     #[serde(default = "remote_resolvers")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
     pub resolvers: Vec<String>,
+    /// The namespaces in which the resolver `cluster` may read, where it is among `resolvers`; none
+    /// when left out. Naming none, which is Tekton's default, takes `*`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub cluster_namespaces: Vec<String>,
     /// Pipelines, Tasks and StepActions that are installed in the cluster, by name, and kinds of custom
-    /// tasks, as `apiVersion/Kind`; none when left out.
+    /// tasks and of runs that are neither PipelineRuns nor TaskRuns, as `apiVersion/Kind`; none when left
+    /// out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub installed: Vec<String>,
@@ -164,6 +170,7 @@ impl Default for Allowed {
             volume_claims: Vec::new(),
             workspaces: for_the_run(),
             resolvers: remote_resolvers(),
+            cluster_namespaces: Vec::new(),
             installed: Vec::new(),
             sinks: Vec::new(),
             notifiers: any_name(),

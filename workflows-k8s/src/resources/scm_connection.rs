@@ -88,7 +88,8 @@ pub struct ScmConnectionSpec {
     /// Looking at the repositories again and again. Beside a webhook it finds what did not arrive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub poll: Option<Poll>,
-    /// Which other namespaces may use it, under the same name.
+    /// Which other namespaces' Workflow objects may use it, under the same name. What its repositories
+    /// define themselves runs in its own namespace alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), extend(
         "x-kubernetes-list-type" = "map",

@@ -103,7 +103,7 @@ async fn connections_that_cannot_be_used_say_why() {
     for (change, expected) in [
         (
             json!({"driver": "sourcehut"}),
-            "spec.driver: there is no driver \"sourcehut\"; there are: git, github, gitlab, scripted",
+            "spec.driver: there is no driver \"sourcehut\"; there are: git, github, gitlab, panicking, scripted",
         ),
         (json!({"repositories": ["["]}), "spec.repositories: "),
         (json!({"poll": {"interval": "soon"}}), "spec.poll: "),
@@ -144,6 +144,53 @@ async fn connections_that_cannot_be_used_say_why() {
             .await;
         assert!(message.contains("until it is mended it is not used"), "{message}");
     }
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_whose_driver_panics_goes_all_the_same() {
+    let platform = Platform::start().await;
+    let connection = json!({
+        "apiVersion": "workflows.tekton.dev/v1alpha1", "kind": "ScmConnection",
+        "metadata": {"name": ACME, "finalizers": ["workflows.tekton.dev/webhooks"]},
+        "spec": {
+            "driver": "panicking", "repositories": ["acme/api"], "poll": {"interval": "1h"},
+            "definitionsDirectory": "",
+        },
+    });
+    platform.apply("scmconnections", &connection).await;
+    platform.ready("ScmConnection", ACME, "InUse").await;
+    platform.delete("scmconnections", ACME).await;
+    let is_gone = |cluster: &workflows_kube_standin::Cluster| {
+        cluster.object(&resource("ScmConnection"), TEAM, ACME).is_none().then_some(())
+    };
+    platform.cluster.until("the connection to go", is_gone).await;
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn what_others_say_in_a_status_stays() {
+    let platform = Platform::start().await;
+    platform.connect(|_| {}).await;
+    platform.ready("ScmConnection", ACME, "InUse").await;
+    let foreign = json!({
+        "type": "Audited", "status": "True", "reason": "Seen", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    });
+    let object = platform.cluster.object(&resource("ScmConnection"), TEAM, ACME).unwrap();
+    let mut conditions = object["status"]["conditions"].as_array().unwrap().clone();
+    conditions.push(foreign.clone());
+    let others = json!({"status": {"conditions": conditions}});
+    platform.patch_status("scmconnections", ACME, &others).await;
+    // The server is at odds with every write for a while.
+    let conflict = workflows_kube_standin::Refusal::modified(&resource("ScmConnection"), ACME);
+    let at_odds = workflows_kube_standin::Fault::Refused(conflict);
+    platform.cluster.fail(&format!("/scmconnections/{ACME}/status"), 3, at_odds);
+    platform.connect(|spec| spec["repositories"] = json!(["["])).await;
+    platform.ready("ScmConnection", ACME, "Invalid").await;
+    let object = platform.cluster.object(&resource("ScmConnection"), TEAM, ACME).unwrap();
+    assert_eq!(condition(&object, "Audited"), Some(foreign));
+    assert_eq!(object["status"]["observedGeneration"], object["metadata"]["generation"]);
     platform.stop().await;
 }
 
@@ -251,9 +298,12 @@ async fn the_platforms_policies_hold_for_every_tenant() {
             }),
         )
         .await;
-    for name in ["slow", "quick", "mighty"] {
+    for (name, reason) in [("slow", "Denied"), ("quick", "Allowed"), ("mighty", "Denied")] {
         platform.ready("Workflow", name, "Registered").await;
+        allowed(&platform, name, reason).await;
     }
+    let told = allowed(&platform, "mighty", "Denied").await;
+    assert!(told.starts_with("Policy platform/limits: a registered workflow asks for"), "{told}");
     platform.hears(repo.push("alice", "main", &[("a", "1")])).await;
     platform.run_of("quick").await;
     let head = repo.head("main");
@@ -265,6 +315,41 @@ async fn the_platforms_policies_hold_for_every_tenant() {
     let mighty = wait_for_status(&platform, &repo, &head, "workflows/mighty").await.1;
     assert!(mighty.contains("(spec.registered.serviceAccounts)"), "{mighty}");
     assert_eq!(platform.tekton.runs().len(), 1);
+    platform.stop().await;
+}
+
+/// Waits until a workflow says why the policies would let it run, or not.
+async fn allowed(platform: &Platform, name: &str, reason: &str) -> String {
+    platform
+        .cluster
+        .until(&format!("{name} to be {reason}"), |cluster| {
+            let object = cluster.object(&resource("Workflow"), TEAM, name)?;
+            let told = condition(&object, "Allowed")?;
+            (told["reason"] == reason).then(|| told["message"].as_str().unwrap().to_owned())
+        })
+        .await
+}
+
+#[tokio::test]
+async fn what_policies_say_of_a_workflow_is_told_when_they_change() {
+    let platform = Platform::start().await;
+    platform.connect(|_| {}).await;
+    let ci = workflow("ci", |spec| spec["serviceAccountName"] = json!("deploy"));
+    platform.apply("workflows", &ci).await;
+    platform.ready("Workflow", "ci", "Registered").await;
+    let object = platform.cluster.object(&resource("Workflow"), TEAM, "ci").unwrap();
+    assert_eq!(condition(&object, "Allowed"), None, "no policy is about it");
+    let policy = |accounts: &[&str]| {
+        json!({
+            "apiVersion": "workflows.tekton.dev/v1alpha1", "kind": "Policy",
+            "metadata": {"name": "granted"}, "spec": {"registered": {"serviceAccounts": accounts}},
+        })
+    };
+    platform.apply("policies", &policy(&["ci"])).await;
+    let told = allowed(&platform, "ci", "Denied").await;
+    assert!(told.contains("(spec.registered.serviceAccounts)"), "{told}");
+    platform.apply("policies", &policy(&["deploy"])).await;
+    allowed(&platform, "ci", "Allowed").await;
     platform.stop().await;
 }
 
@@ -374,7 +459,7 @@ async fn watches_that_expire_and_break_lose_nothing() {
 }
 
 /// Waits until a commit shows a status that is over; its state and its text.
-async fn wait_for_status(
+pub(crate) async fn wait_for_status(
     platform: &Platform,
     repo: &workflows_core::conformance::ScriptedRepo,
     commit: &workflows_core::CommitId,

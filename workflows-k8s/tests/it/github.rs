@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use workflows_core::SystemClock;
-use workflows_github_standin::{Fault, Hub, RepoHandle, Role};
+use workflows_github_standin::{Hub, RepoHandle, Role};
 
 use crate::{
-    platform::{ACME, Platform, condition, resource},
+    platform::{ACME, Platform, resource},
     world::TEAM,
 };
 
@@ -119,6 +119,11 @@ async fn a_pull_request_becomes_a_check_a_run_and_a_conclusion() {
         .await;
     platform.tekton.obey();
     conclusion(&repo, &first, "cancelled").await;
+    // Tekton says in whole seconds when it ended, and that may be before the order in the same one.
+    let ended = workflows_core::store::RunQuery::of(crate::world::tenant())
+        .commit(Some(first.parse().unwrap()));
+    let ended = platform.handle.runs(ended).await.unwrap().items;
+    assert_eq!(ended[0].state, workflows_core::RunState::Superseded);
     platform.tekton.start(TEAM, &name(&newer));
     platform.tekton.end_step(TEAM, &name(&newer), "test", "run", 0, "well\n");
     platform.tekton.finish(TEAM, &name(&newer), true);
@@ -156,106 +161,120 @@ async fn admission_that_fails_and_a_server_that_is_away_lose_nothing() {
     platform.stop().await;
 }
 
-/// A GitHub that is reached with a token, and hooks at whose repositories the controller registers.
-async fn with_token(platform: &Platform) -> (Hub, RepoHandle) {
-    let hub = Hub::start(Arc::new(SystemClock));
-    let repo = hub.create_repo("acme/api");
-    repo.set_role("ci-bot", Some(Role::Admin));
-    repo.push("main", &[(".tekton/ci.yaml", WORKFLOW)]);
-    platform.secret("bot", "token", &hub.token_of("ci-bot")).await;
-    platform.secret("hook", "secret", "h00k").await;
-    platform
-        .connect(|spec| {
-            *spec = json!({
-                "driver": "github", "url": hub.api(), "repositories": ["acme/api"],
-                "credentials": {"token": {"name": "bot", "key": "token"}},
-                "webhook": {"secret": {"name": "hook", "key": "secret"}, "register": "Repository"},
-            });
-        })
-        .await;
-    (hub, repo)
-}
-
-async fn hooks_registered(platform: &Platform, holds: bool) -> String {
-    platform
-        .cluster
-        .until("hooks to be registered", |cluster| {
-            let object = cluster.object(&resource("ScmConnection"), TEAM, ACME)?;
-            let told = condition(&object, "HooksRegistered")?;
-            (told["status"] == if holds { "True" } else { "False" })
-                .then(|| told["message"].as_str().unwrap().to_owned())
-        })
-        .await
-}
-
-fn is_there(platform: &Platform) -> Option<()> {
-    platform.cluster.object(&resource("ScmConnection"), TEAM, ACME).map(drop)
-}
-
 #[tokio::test]
-async fn a_connection_registers_its_hooks_and_takes_them_with_it() {
-    let platform = Platform::start().await;
-    let (_hub, repo) = with_token(&platform).await;
-    hooks_registered(&platform, true).await;
-    assert_eq!(repo.hooks(), [format!("{}/hooks/{TEAM}/{ACME}", platform.hooks)]);
-    let object = platform.cluster.object(&resource("ScmConnection"), TEAM, ACME).unwrap();
-    assert_eq!(object["status"]["hooks"], json!(["acme/api"]));
-    assert_eq!(object["metadata"]["finalizers"], json!(["workflows.tekton.dev/webhooks"]));
-
-    // What is delivered there counts.
-    repo.set_role("alice", Some(Role::Write));
+async fn a_server_that_is_started_anew_loses_nothing() {
+    let platform = Platform::stand_in("its server is ended and started").await;
+    let (_hub, repo) = with_app(&platform).await;
     repo.push("topic", &[("a", "1")]);
     let number = repo.as_user("alice").open_pull_request("Do it", "topic", "main");
-    let head = repo.head_of(number);
-    platform.cluster.until("a run", |_| run_at(&platform, &head)).await;
+    let first = repo.head_of(number);
+    let run = platform.cluster.until("a run", |_| run_at(&platform, &first)).await;
+    platform.tekton.start(TEAM, &name(&run));
 
-    platform.delete("scmconnections", ACME).await;
+    // It ends in the midst of a create that it has heard of and not done.
+    let of_run = format!("/apis/tekton.dev/v1/namespaces/{TEAM}/pipelineruns");
+    let creates = || {
+        let requests = platform.cluster.requests();
+        let is_one =
+            |(method, path): &&(String, String)| method == "POST" && path.contains(&of_run);
+        requests.iter().filter(is_one).count()
+    };
+    let before = creates();
+    let for_ever = workflows_kube_standin::Fault::Slow(Duration::from_secs(3600));
+    platform.cluster.fail(&format!("POST {of_run}"), 1, for_ever);
+    repo.as_user("alice").push("topic", &[("a", "2")]);
+    let second = repo.head_of(number);
+    until("a create of the second head's", || (creates() > before).then_some(())).await;
+    platform.cluster.go_down();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    loop {
+        let health = platform.handle.health().await.unwrap();
+        if health.problems().iter().any(|one| one.starts_with("stage dispatch")) {
+            break;
+        }
+        let now = tokio::time::Instant::now();
+        assert!(now < deadline, "the server is not missed: {:?}", health.problems());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    platform.cluster.come_back();
+
+    let newer = platform.cluster.until("a newer run", |_| run_at(&platform, &second)).await;
     platform
         .cluster
-        .until("the connection to go", |_| is_there(&platform).is_none().then_some(()))
-        .await;
-    assert_eq!(repo.hooks(), [""; 0]);
-    platform.stop().await;
-}
-
-#[tokio::test]
-async fn a_connection_whose_host_is_away_goes_all_the_same() {
-    let platform = Platform::stand_in("the time of its server is moved").await;
-    let (hub, repo) = with_token(&platform).await;
-    hooks_registered(&platform, true).await;
-    hub.fail("* *", u32::MAX, Fault::Status(503));
-    // It was deleted a while ago, when nobody looked.
-    let past = jiff::Timestamp::now() - jiff::SignedDuration::from_mins(10);
-    platform.cluster.clock(move || past);
-    platform.delete("scmconnections", ACME).await;
-    platform
-        .cluster
-        .until("the connection to go", |_| is_there(&platform).is_none().then_some(()))
-        .await;
-    assert_eq!(repo.hooks().len(), 1, "the hook stays, and is refused");
-    platform.stop().await;
-}
-
-#[tokio::test]
-async fn hooks_that_cannot_be_registered_are_told() {
-    let platform = Platform::start().await;
-    let hub = Hub::start(Arc::new(SystemClock));
-    let repo = hub.create_repo("acme/api");
-    repo.set_role("ci-bot", Some(Role::Write));
-    platform.secret("bot", "token", &hub.token_of("ci-bot")).await;
-    platform.secret("hook", "secret", "h00k").await;
-    platform
-        .connect(|spec| {
-            *spec = json!({
-                "driver": "github", "url": hub.api(), "repositories": ["acme/api"],
-                "credentials": {"token": {"name": "bot", "key": "token"}},
-                "webhook": {"secret": {"name": "hook", "key": "secret"}, "register": "Repository"},
-            });
+        .until("the older one to be told to end", |_| {
+            platform.tekton.run(TEAM, &name(&run))?["spec"]["status"].as_str().map(drop)
         })
         .await;
-    let message = hooks_registered(&platform, false).await;
-    assert!(message.contains("1 of 1 repositories have none"), "{message}");
-    assert!(message.contains("acme/api"), "{message}");
+    platform.tekton.obey();
+    conclusion(&repo, &first, "cancelled").await;
+    platform.tekton.finish(TEAM, &name(&newer), true);
+    conclusion(&repo, &second, "success").await;
+    assert_eq!(platform.tekton.runs().len(), 2);
+    // What is applied counts again, though the watches began before what the server remembers.
+    platform.apply("workflows", &crate::platform::workflow("late", |_| {})).await;
+    assert!(platform.ready("Workflow", "late", "Registered").await.0);
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_storm_of_conflicts_passes() {
+    let platform = Platform::start().await;
+    let (_hub, repo) = with_app(&platform).await;
+    repo.push("topic", &[("a", "1")]);
+    let number = repo.as_user("alice").open_pull_request("Do it", "topic", "main");
+    let first = repo.head_of(number);
+    let run = platform.cluster.until("a run", |_| run_at(&platform, &first)).await;
+    let runs = workflows_kube_standin::Resource::namespaced(
+        "tekton.dev",
+        "v1",
+        "PipelineRun",
+        "pipelineruns",
+    );
+    let modified = |of: &workflows_kube_standin::Resource, name: &str| {
+        let refusal = workflows_kube_standin::Refusal::modified(of, name);
+        workflows_kube_standin::Fault::Refused(refusal)
+    };
+    // More than are tried in one go.
+    let of_run = format!("PATCH /apis/tekton.dev/v1/namespaces/{TEAM}/pipelineruns");
+    platform.cluster.fail(&of_run, 7, modified(&runs, &name(&run)));
+    let of_status =
+        format!("PATCH /apis/workflows.tekton.dev/v1alpha1/namespaces/{TEAM}/workflows");
+    platform.cluster.fail(&of_status, 7, modified(&resource("Workflow"), "late"));
+    repo.as_user("alice").push("topic", &[("a", "2")]);
+    let late = crate::platform::workflow("late", |spec| spec["triggers"][0]["on"] = json!("tag"));
+    platform.apply("workflows", &late).await;
+    let second = repo.head_of(number);
+    let newer = platform.cluster.until("a newer run", |_| run_at(&platform, &second)).await;
+    platform
+        .cluster
+        .until("the older one to be told to end", |_| {
+            platform.tekton.run(TEAM, &name(&run))?["spec"]["status"].as_str().map(drop)
+        })
+        .await;
+    platform.tekton.obey();
+    conclusion(&repo, &first, "cancelled").await;
+    platform.tekton.finish(TEAM, &name(&newer), true);
+    conclusion(&repo, &second, "success").await;
+    assert!(platform.ready("Workflow", "late", "Registered").await.0);
+    assert_eq!(platform.tekton.runs().len(), 2);
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_policy_refuses_is_a_check_that_is_concluded() {
+    let platform = Platform::start().await;
+    let (_hub, repo) = with_app(&platform).await;
+    let asks = format!("{WORKFLOW}  serviceAccountName: deploy\n");
+    repo.push("topic", &[(".tekton/ci.yaml", &asks)]);
+    let number = repo.as_user("alice").open_pull_request("More", "topic", "main");
+    let head = repo.head_of(number);
+    conclusion(&repo, &head, "failure").await;
+    let checks = repo.checks(&head);
+    let shown = format!("{:?}", checks.last().unwrap());
+    assert!(shown.contains("the built-in policy: a workflow of a repository asks for"), "{shown}");
+    assert!(shown.contains("spec.inRepository.serviceAccounts"), "{shown}");
+    assert_eq!(checks.last().unwrap().status, "completed");
+    assert_eq!(platform.tekton.runs().len(), 0);
     platform.stop().await;
 }
 

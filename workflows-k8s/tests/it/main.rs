@@ -2,7 +2,12 @@
 
 #[cfg(all(feature = "api", feature = "controller"))]
 mod annotated;
+#[cfg(all(feature = "api", feature = "controller"))]
 mod api;
+#[cfg(all(feature = "api", feature = "controller"))]
+mod api_effects;
+#[cfg(all(feature = "api", feature = "controller"))]
+mod asker;
 mod conformance;
 #[cfg(feature = "controller")]
 mod controller;
@@ -12,6 +17,12 @@ mod definitions;
 mod github;
 #[cfg(all(feature = "github", feature = "gitlab"))]
 mod gitlab;
+#[cfg(feature = "github")]
+mod grants;
+#[cfg(feature = "github")]
+mod hooks;
+#[cfg(feature = "controller")]
+mod kinds;
 mod lease;
 #[cfg(feature = "controller")]
 mod platform;

@@ -1,7 +1,10 @@
 //! A cluster with the custom resources, Tekton, and a program that follows them: an engine and a
 //! controller, with a scripted host.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
 
 use http::{Method, Request};
 use kube::Client;
@@ -9,17 +12,18 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use workflows_core::{
-    Engine, EngineHandle, Notifier, Observation, Result, SystemClock, Tenant,
-    conformance::ScriptedScm, store::MemoryStore,
+    Capabilities, ConnectionName, Delivered, Engine, EngineHandle, Error, NotificationView,
+    Notifier, Observation, RepoConnection, Result, ScmDriver, SystemClock, Tenant,
+    conformance::ScriptedScm, engine::EngineBuilder, store::MemoryStore,
 };
 use workflows_k8s::{
     KubernetesSecrets, Namespaces, TektonSink,
     controller::{
-        BuiltConnection, Controller, DescribedConnection, DescribedNotifier, DriverKind,
-        NotifierKind,
+        BuiltConnection, Controller, ControllerBuilder, DescribedConnection, DescribedNotifier,
+        DriverKind, NotifierKind,
     },
 };
-use workflows_kube_standin::{Cluster, Resource, Subject, Tekton};
+use workflows_kube_standin::{Cluster, Resource, Tekton};
 
 use crate::world::TEAM;
 
@@ -43,6 +47,77 @@ impl DriverKind for ScriptedKind {
     }
 }
 
+/// A host whose driver panics.
+#[derive(Debug)]
+struct PanickingKind;
+
+#[derive(Debug)]
+struct Panicking;
+
+impl DriverKind for PanickingKind {
+    fn name(&self) -> &str {
+        "panicking"
+    }
+
+    fn build(&self, _: &DescribedConnection<'_>) -> Result<BuiltConnection> {
+        Ok(BuiltConnection::new(Arc::new(Panicking)))
+    }
+}
+
+#[async_trait::async_trait]
+impl ScmDriver for Panicking {
+    fn host(&self) -> &str {
+        "panic.example.com"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+
+    async fn connect(&self, _: &ConnectionName, _: &str) -> Result<Arc<dyn RepoConnection>> {
+        panic!("this driver panics")
+    }
+}
+
+/// Notifiers that note who tells: the namespace of each. With `settings.refuses` they refuse so many
+/// times before.
+#[derive(Debug, Clone, Default)]
+struct RecorderKind(Arc<Mutex<Vec<String>>>);
+
+impl NotifierKind for RecorderKind {
+    fn name(&self) -> &str {
+        "recorder"
+    }
+
+    fn build(&self, notifier: &DescribedNotifier<'_>) -> Result<Arc<dyn Notifier>> {
+        let settings = notifier.spec.settings.as_ref();
+        let refuses = settings.and_then(|settings| settings.get("refuses")?.as_u64()).unwrap_or(0);
+        let (of, kind) = (notifier.tenant.to_string(), self.clone());
+        Ok(Arc::new(Recorder { of, kind, refuses: refuses.into() }))
+    }
+}
+
+#[derive(Debug)]
+struct Recorder {
+    of: String,
+    kind: RecorderKind,
+    refuses: AtomicU64,
+}
+
+#[async_trait::async_trait]
+impl Notifier for Recorder {
+    async fn deliver(&self, _: &NotificationView) -> Result<Delivered> {
+        let left = self
+            .refuses
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if left.is_ok() {
+            return Err(Error::invalid("tell", "the receiver refuses it"));
+        }
+        self.kind.0.lock().unwrap().push(self.of.clone());
+        Ok(Delivered::default())
+    }
+}
+
 /// Notifiers that write to the log.
 #[derive(Debug)]
 struct LogKind;
@@ -57,8 +132,15 @@ impl NotifierKind for LogKind {
     }
 }
 
+/// The roles of the deployment.
+pub(crate) const ROLES: &str = include_str!("../../../examples/controller/deploy/rbac.yaml");
+const EVERYWHERE: &str =
+    include_str!("../../../examples/controller/deploy/rbac-all-namespaces.yaml");
+const IN_THE_TEAM: &str =
+    include_str!("../../../examples/controller/deploy/rbac-some-namespaces.yaml");
+
 /// Whose token that is.
-const USER: &str = "system:serviceaccount:workflows:workflows-controller";
+pub(crate) const USER: &str = "system:serviceaccount:workflows:workflows-controller";
 
 pub(crate) struct Platform {
     pub(crate) cluster: Cluster,
@@ -68,6 +150,7 @@ pub(crate) struct Platform {
     pub(crate) scm: ScriptedScm,
     /// Where hosts deliver to.
     pub(crate) hooks: String,
+    recorder: RecorderKind,
     shutdown: CancellationToken,
     running: Vec<JoinHandle<()>>,
 }
@@ -84,49 +167,101 @@ impl Platform {
     }
 
     async fn of(cluster: Cluster) -> Self {
+        let (cluster, tekton) = Self::prepared(cluster).await;
+        Self::join(cluster, tekton).await
+    }
+
+    /// A cluster with the custom resources and the deployment's roles.
+    pub(crate) async fn prepared(cluster: Cluster) -> (Cluster, Tekton) {
         let tekton = cluster.tekton();
         cluster.namespace(TEAM);
         cluster.define().await;
+        cluster.namespace("workflows");
         // It may do what the deployment's roles say, and nothing else.
         cluster.token(CONTROLLER, USER, &[]);
-        cluster.bind(Subject::User(USER.to_owned()), None, &rules_of_the_controller());
-        Self::join(cluster, tekton).await
+        cluster.bind_manifests(&[ROLES, EVERYWHERE]);
+        (cluster, tekton)
+    }
+
+    /// One that runs workflows of the team's namespace alone, with the rights for that; the platform's
+    /// namespace is `workflows`.
+    pub(crate) async fn of_the_team(cluster: Cluster) -> Self {
+        let tekton = cluster.tekton();
+        cluster.namespace(TEAM);
+        cluster.namespace("workflows");
+        cluster.define().await;
+        cluster.token(CONTROLLER, USER, &[]);
+        cluster.bind_manifests(&[ROLES, IN_THE_TEAM]);
+        let scm = ScriptedScm::new().under(Tenant::new(TEAM).unwrap(), ACME);
+        let client = cluster.client_with(CONTROLLER);
+        Self::with(
+            cluster,
+            tekton,
+            scm,
+            |builder| builder.namespaces([TEAM]).platform(Tenant::new("workflows").unwrap()),
+            with_pipeline_runs(&client, Namespaces::some([(Tenant::new(TEAM).unwrap(), TEAM)])),
+        )
+        .await
     }
 
     /// A program that follows a cluster, which may have another one.
     pub(crate) async fn join(cluster: Cluster, tekton: Tekton) -> Self {
         let tenant = Tenant::new(TEAM).unwrap();
-        Self::with(cluster, tekton, ScriptedScm::new().under(tenant, ACME)).await
+        let client = cluster.client_with(CONTROLLER);
+        let scm = ScriptedScm::new().under(tenant, ACME);
+        Self::with(
+            cluster,
+            tekton,
+            scm,
+            |all| all,
+            with_pipeline_runs(&client, Namespaces::same_name()),
+        )
+        .await
     }
 
     /// The program is started anew, and what it knew is lost.
     pub(crate) async fn with_a_new_ledger(self) -> Self {
         let (cluster, tekton, scm) = (self.cluster.clone(), self.tekton.clone(), self.scm.clone());
         self.stop().await;
-        Self::with(cluster, tekton, scm).await
+        let client = cluster.client_with(CONTROLLER);
+        Self::with(
+            cluster,
+            tekton,
+            scm,
+            |all| all,
+            with_pipeline_runs(&client, Namespaces::same_name()),
+        )
+        .await
     }
 
-    async fn with(cluster: Cluster, tekton: Tekton, scm: ScriptedScm) -> Self {
+    /// A program whose controller and whose engine are put together with this besides.
+    pub(crate) async fn with(
+        cluster: Cluster,
+        tekton: Tekton,
+        scm: ScriptedScm,
+        controller_with: impl FnOnce(ControllerBuilder) -> ControllerBuilder,
+        engine_with: impl FnOnce(EngineBuilder) -> EngineBuilder,
+    ) -> Self {
         let admin = cluster.client();
         let client = cluster.client_with(CONTROLLER);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let hooks = format!("http://{}", listener.local_addr().unwrap());
+        let recorder = RecorderKind::default();
         let secrets = Arc::new(KubernetesSecrets::new(client.clone(), Namespaces::same_name()));
         let controller = Controller::builder(client.clone(), secrets.clone())
             .driver(ScriptedKind(scm.clone()))
+            .driver(PanickingKind)
             .notifier(LogKind)
+            .notifier(recorder.clone())
             .public_url(&hooks)
-            .platform(Tenant::new("platform").unwrap())
-            .build()
-            .unwrap();
+            .platform(Tenant::new("platform").unwrap());
+        let controller = controller_with(controller).build().unwrap();
         let engine = Engine::builder()
             .store(Arc::new(MemoryStore::new(Arc::new(SystemClock))))
             .secrets(secrets)
             .policy(controller.policy())
-            .source(controller.source())
-            .sink("tekton", Arc::new(TektonSink::new(client, Namespaces::same_name())))
-            .build()
-            .unwrap();
+            .source(controller.source());
+        let engine = engine_with(engine).build().unwrap();
         let handle = engine.handle();
         let shutdown = CancellationToken::new();
         let mut synced = controller.synced();
@@ -146,7 +281,12 @@ impl Platform {
             }),
         ];
         synced.wait_for(|synced| *synced).await.unwrap();
-        Self { cluster, tekton, admin, handle, scm, hooks, shutdown, running }
+        Self { cluster, tekton, admin, handle, scm, hooks, recorder, shutdown, running }
+    }
+
+    /// The namespaces whose notifiers of the type `recorder` have told of something, in order.
+    pub(crate) fn recorded(&self) -> Vec<String> {
+        self.recorder.0.lock().unwrap().clone()
     }
 
     /// Ends the program.
@@ -172,12 +312,32 @@ impl Platform {
             Ok(_) => {}
             Err(error) if error.contains("already exists") => {
                 let mut object = object.clone();
-                let now = send(&self.admin, Method::GET, &one, &json!({})).await.unwrap();
-                object["metadata"]["resourceVersion"] = now["metadata"]["resourceVersion"].clone();
-                send(&self.admin, Method::PUT, &one, &object).await.unwrap();
+                // The controller may write in between.
+                for _ in 0..20 {
+                    let now = send(&self.admin, Method::GET, &one, &json!({})).await.unwrap();
+                    object["metadata"]["resourceVersion"] =
+                        now["metadata"]["resourceVersion"].clone();
+                    match send(&self.admin, Method::PUT, &one, &object).await {
+                        Ok(_) => return,
+                        Err(error) if error.contains("the object has been modified") => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                panic!("{one} changes all the time");
             }
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// Somebody else writes into a status, as a merge patch.
+    pub(crate) async fn patch_status(&self, plural: &str, name: &str, patch: &Value) {
+        let path =
+            format!("/apis/workflows.tekton.dev/v1alpha1/namespaces/{TEAM}/{plural}/{name}/status");
+        let request = Request::patch(path)
+            .header("content-type", "application/merge-patch+json")
+            .body(patch.to_string().into_bytes())
+            .unwrap();
+        self.admin.request::<Value>(request).await.unwrap();
     }
 
     pub(crate) async fn delete(&self, plural: &str, name: &str) {
@@ -241,15 +401,13 @@ impl Platform {
     }
 }
 
-/// The rules of the ClusterRoles that the deployment binds.
-fn rules_of_the_controller() -> Vec<Value> {
-    let text = include_str!("../../../examples/controller/deploy/rbac.yaml");
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text).unwrap();
-    let roles = documents.iter().filter(|one| one["kind"] == "ClusterRole");
-    let rules: Vec<Value> =
-        roles.flat_map(|role| role["rules"].as_array().unwrap().clone()).collect();
-    assert!(rules.len() > 5, "the roles were not read");
-    rules
+/// An engine whose runs are PipelineRuns, made by this client.
+pub(crate) fn with_pipeline_runs(
+    client: &Client,
+    namespaces: Namespaces,
+) -> impl FnOnce(EngineBuilder) -> EngineBuilder + use<> {
+    let sink = TektonSink::new(client.clone(), namespaces);
+    move |engine| engine.sink("tekton", Arc::new(sink))
 }
 
 /// A Workflow that runs on pushes, with this besides in its spec.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use workflows_core::SystemClock;
 use workflows_github_standin::{AppHandle, Hub, RepoHandle};
-use workflows_kube_standin::{Cluster, Resource, Subject, Tekton};
+use workflows_kube_standin::{Cluster, Resource, Tekton};
 
 /// The namespace of the workflows.
 pub(crate) const TEAM: &str = "team-a";
@@ -39,17 +39,11 @@ impl World {
         cluster.namespace(TEAM);
         cluster.namespace("workflows");
         cluster.define().await;
-        let roles: Vec<Value> =
-            serde_saphyr::from_multiple(include_str!("../../deploy/rbac.yaml")).unwrap();
-        let is_role = |one: &&Value| one["kind"] == "ClusterRole" || one["kind"] == "Role";
-        let rules: Vec<Value> = roles
-            .iter()
-            .filter(is_role)
-            .flat_map(|role| role["rules"].as_array().unwrap().clone())
-            .collect();
-        let user = "system:serviceaccount:workflows:workflows-controller";
-        cluster.token(TOKEN, user, &[]);
-        cluster.bind(Subject::User(user.to_owned()), None, &rules);
+        cluster.token(TOKEN, "system:serviceaccount:workflows:workflows-controller", &[]);
+        cluster.bind_manifests(&[
+            include_str!("../../deploy/rbac.yaml"),
+            include_str!("../../deploy/rbac-all-namespaces.yaml"),
+        ]);
 
         let port = free_port();
         let hub = Hub::start(Arc::new(SystemClock));
@@ -99,6 +93,16 @@ impl World {
 
     /// Starts a process of the controller with this ledger.
     pub(crate) fn start(&self, replica: &str, port: u16, ledger: (&str, &str)) -> Process {
+        self.start_with(replica, port, &[ledger])
+    }
+
+    /// Starts a process of the controller with these settings besides the usual ones.
+    pub(crate) fn start_with(
+        &self,
+        replica: &str,
+        port: u16,
+        settings: &[(&str, &str)],
+    ) -> Process {
         let log = self.directory.path().join(format!("{replica}.log"));
         let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
         let api = free_port();
@@ -112,7 +116,7 @@ impl World {
             .env("HOOKS_ADDRESS", format!("127.0.0.1:{port}"))
             .env("API_ADDRESS", format!("127.0.0.1:{api}"))
             .env("PUBLIC_URL", format!("http://127.0.0.1:{port}"))
-            .env(ledger.0, ledger.1)
+            .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -179,7 +183,8 @@ impl World {
 /// A process of the controller, killed when it is dropped.
 pub(crate) struct Process {
     child: Child,
-    api: u16,
+    /// Its inner port.
+    pub(crate) api: u16,
 }
 
 impl Process {

@@ -5,3 +5,4 @@ mod deployed;
 mod fire;
 mod notifiers;
 mod replicas;
+mod stopping;
