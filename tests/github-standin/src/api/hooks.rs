@@ -222,7 +222,10 @@ fn create(world: &mut World, request: &Request, owner: Owner) -> Reply {
             && one.events.iter().any(|event| hook.events.contains(event))
     };
     if known.values().any(is_there) {
-        return Err(refused("Hook already exists on this repository"));
+        return Err(refused(match owner {
+            Owner::Organization(_) => "Hook already exists on this organization",
+            _ => "Hook already exists on this repository",
+        }));
     }
     for event in &hook.events {
         if known.values().filter(|one| one.events.contains(event)).count() >= MOST {
