@@ -157,6 +157,30 @@ async fn a_strangers_pull_request_waits_for_somebody_allowed_who_approves_exactl
 }
 
 #[tokio::test]
+async fn a_check_is_there_as_queued_before_its_run_is() {
+    let world = World::with(&[("ci", PULL_REQUESTS)]);
+    let held = world.outside.sink.hold_ensures();
+    let repo = world.outside.site.repo.as_user("alice");
+    let head = repo.push("topic", &[("a", "1")]);
+    repo.open_pull_request("Do it", "topic", "main");
+    world.hears().await;
+    let shown = || {
+        let checks = repo.checks(&head).into_iter();
+        checks.map(|one| (one.external_id, one.status)).collect::<Vec<_>>()
+    };
+    until("the check is there", async || !shown().is_empty()).await;
+    let runs = world.outside.runs().await;
+    assert_eq!(shown(), [(runs[0].key.to_string(), "queued".to_owned())]);
+    assert_eq!(world.outside.sink.created().len(), 0);
+
+    drop(held);
+    until("the run goes on", async || shown()[0].1 == "in_progress").await;
+    assert_eq!(world.outside.sink.created().len(), 1);
+    assert_eq!(shown().len(), 1);
+    world.process.stop().await;
+}
+
+#[tokio::test]
 async fn a_button_runs_again_exactly_what_was_clicked() {
     let world = World::with(&[("ci", PULL_REQUESTS), ("lint", PULL_REQUESTS)]);
     let repo = world.outside.site.repo.as_user("alice");
