@@ -3,11 +3,17 @@
 //!
 //! ```text
 //! cargo bench -p workflows-benches --bench polling
+//! cargo bench -p workflows-benches --bench polling -- app
 //! ```
 //!
 //! Time is virtual, HTTP is not: a second process plays GitHub, as far as polling asks it, with
 //! GitHub's limits on calls, which refuse whoever goes beyond them. Its pull requests are as large as
-//! GitHub's. The ledger is a file.
+//! GitHub's; most repositories have an old one that was commented on and then pushed to. The ledger is a
+//! file.
+//!
+//! The credential is a token with 5,000 calls an hour, or an App's installation with the 12,500 that
+//! GitHub gives one of so many repositories: its tokens last an hour, and each has tags of its own, so
+//! that what was read with one is read anew with the next.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -36,10 +42,11 @@ use tokio_util::sync::CancellationToken;
 use workflows_benches::memory;
 use workflows_core::{
     Clock, ConnectionName, Error, EventKind, EventSource, ManualClock, Publisher, RepoConnection,
-    Result, ScmDriver, SourceName, StaticSecrets, Store, Tenant,
+    Result, ScmDriver, SourceName, StaticSecrets, Store, SystemClock, Tenant,
     source::{Connections, Interests, ProgressSink, RepoInterest, SourceContext},
     store::{EventQuery, PageRequest, SqliteOptions, SqliteStore},
 };
+use workflows_github_standin::Hub;
 use workflows_scm::{
     github::{GitHubCredentials, GitHubDriver},
     poll::PullRequestPoller,
@@ -54,13 +61,18 @@ const PULL_REQUESTS: u64 = 5;
 const LARGE: usize = 20_000;
 const BEGIN: i64 = 1_800_000_000;
 /// How long it goes on, and from when on it is measured: by then everything was looked at. The first
-/// look at a repository is two calls that count, and of those GitHub allows 5,000 an hour.
+/// look at a repository is two calls that count, of those that GitHub allows in an hour.
 const MINUTES: i64 = 600;
 const SETTLED: i64 = 480;
 const TOKEN: &str = "a token";
+/// What an argument says for the App.
+const APP: &str = "app";
+/// One in so many repositories has no comment.
+const SILENT: u64 = 5;
 
 /// How often something happens in a repository, ten to thirteen minutes; in the others nothing does.
-/// Each time it is one call that counts, for the pull requests; the comments are the same as before.
+/// Each time it is one call that counts, for the pull requests; the comments, which are asked for at
+/// two looks, are the same as before.
 fn every(number: u64) -> Option<i64> {
     number.is_multiple_of(ACTIVE).then(|| 600 + i64::try_from(number / ACTIVE).unwrap_or(0))
 }
@@ -79,6 +91,10 @@ fn changed(number: u64, now: i64) -> i64 {
 #[derive(Debug)]
 struct GitHub {
     now: AtomicI64,
+    /// Calls an hour.
+    limit: u64,
+    /// When each token that was minted ends.
+    minted: Mutex<Vec<i64>>,
     calls: AtomicU64,
     not_modified: AtomicU64,
     refused: AtomicU64,
@@ -89,11 +105,13 @@ struct GitHub {
     most_of_an_hour: AtomicU64,
 }
 
-fn serve() {
+fn serve(limit: u64) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
         let github = Arc::new(GitHub {
             now: BEGIN.into(),
+            limit,
+            minted: Mutex::default(),
             calls: 0.into(),
             not_modified: 0.into(),
             refused: 0.into(),
@@ -104,8 +122,10 @@ fn serve() {
         let router = Router::new()
             .route("/repos/{owner}/{repo}", get(repository))
             .route("/repos/{owner}/{repo}/pulls", get(pull_requests))
-            .route("/repos/{owner}/{repo}/pulls/comments", get(comments))
+            .route("/repos/{owner}/{repo}/pulls/comments", get(on_lines))
             .route("/repos/{owner}/{repo}/issues/comments", get(comments))
+            .route("/repos/{owner}/{repo}/installation", get(installation))
+            .route("/app/installations/1/access_tokens", post(mint))
             .route("/clock/{now}", post(set_clock))
             .route("/told", get(told))
             .with_state(github);
@@ -124,20 +144,49 @@ async fn told(State(github): State<Arc<GitHub>>) -> String {
     let busiest = minutes.values().max().copied().unwrap_or(0);
     format!(
         "{} calls, {} of them not modified, {} refused for a limit; busiest minute {busiest} of 900 \
-         points, busiest hour {} of 5,000 calls that count",
+         points, busiest hour {} of {} calls that count; {} tokens",
         github.calls.load(Ordering::SeqCst),
         github.not_modified.load(Ordering::SeqCst),
         github.refused.load(Ordering::SeqCst),
         github.most_of_an_hour.load(Ordering::SeqCst),
+        github.limit,
+        github.minted.lock().expect("the tokens").len(),
     )
 }
 
+/// An App's installation, which is asked for with its assertion.
+async fn installation() -> String {
+    "{\"id\": 1, \"suspended_at\": null}".to_owned()
+}
+
+async fn mint(State(github): State<Arc<GitHub>>) -> (StatusCode, String) {
+    let ends = github.now.load(Ordering::SeqCst) + 3_600;
+    let mut minted = github.minted.lock().expect("the tokens");
+    minted.push(ends);
+    let ends = Timestamp::from_second(ends).expect("an instant");
+    let token = format!("{{\"token\": \"ghs_{}\", \"expires_at\": \"{ends}\"}}", minted.len());
+    (StatusCode::CREATED, token)
+}
+
 impl GitHub {
+    /// The number of a token that was minted, while it lasts; 0 of one that stays.
+    fn token(&self, headers: &HeaderMap) -> Option<usize> {
+        let shown = headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?;
+        let Some(number) = shown.strip_prefix("ghs_") else { return (shown == TOKEN).then_some(0) };
+        let number: usize = number.parse().ok()?;
+        let minted = self.minted.lock().expect("the tokens");
+        let ends = minted.get(number.checked_sub(1)?)?;
+        (*ends > self.now.load(Ordering::SeqCst)).then_some(number)
+    }
+
     /// An answer with a tag, counted as GitHub does: what was not modified costs nothing of the hour.
     fn answer(&self, headers: &HeaderMap, tag: &str, body: impl FnOnce() -> String) -> Response {
         let now = self.now.load(Ordering::SeqCst);
         self.calls.fetch_add(1, Ordering::SeqCst);
-        let tag = format!("W/\"{tag}\"");
+        let Some(token) = self.token(headers) else {
+            return StatusCode::UNAUTHORIZED.into_response();
+        };
+        let tag = format!("W/\"{token}/{tag}\"");
         let known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known == tag.as_str());
         let mut hour = self.hour.lock().expect("the hour");
         if now - hour.0 >= 3_600 {
@@ -145,7 +194,7 @@ impl GitHub {
         }
         let mut minutes = self.minutes.lock().expect("the minutes");
         let points = minutes.entry(now / 60).or_default();
-        if *points >= 900 || (!known && hour.1 >= 5_000) {
+        if *points >= 900 || (!known && hour.1 >= self.limit) {
             self.refused.fetch_add(1, Ordering::SeqCst);
             return (StatusCode::FORBIDDEN, [("retry-after", "60")]).into_response();
         }
@@ -154,8 +203,8 @@ impl GitHub {
         self.most_of_an_hour.fetch_max(hour.1, Ordering::SeqCst);
         let told = [
             ("etag", tag),
-            ("x-ratelimit-limit", "5000".to_owned()),
-            ("x-ratelimit-remaining", (5_000 - hour.1).to_string()),
+            ("x-ratelimit-limit", self.limit.to_string()),
+            ("x-ratelimit-remaining", (self.limit - hour.1).to_string()),
             ("x-ratelimit-reset", (hour.0 + 3_600).to_string()),
             ("x-ratelimit-resource", "core".to_owned()),
         ];
@@ -221,8 +270,30 @@ async fn pull_requests(
     })
 }
 
+/// In most repositories somebody wrote one, long ago, and pushed a day later.
+async fn comments(
+    State(github): State<Arc<GitHub>>,
+    Path((owner, repo)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    let id = number(&repo);
+    let at = Timestamp::from_second(BEGIN - 31 * 24 * 3_600).expect("an instant");
+    github.answer(&headers, &format!("{id}/comments"), || {
+        if id.is_multiple_of(SILENT) {
+            return "[]".to_owned();
+        }
+        format!(
+            "[{{\"id\": {id}, \"user\": {{\"login\": \"somebody\"}}, \"body\": \"Looks good\", \
+             \"created_at\": \"{at}\", \"updated_at\": \"{at}\", \"html_url\": \
+             \"https://github.example/{owner}/{repo}/pull/1#issuecomment-{id}\", \"issue_url\": \
+             \"https://github.example/repos/{owner}/{repo}/issues/1\", \"_links\": \"{}\"}}]",
+            "x".repeat(LARGE / 10),
+        )
+    })
+}
+
 /// Nobody writes one.
-async fn comments(State(github): State<Arc<GitHub>>, headers: HeaderMap) -> Response {
+async fn on_lines(State(github): State<Arc<GitHub>>, headers: HeaderMap) -> Response {
     github.answer(&headers, "none", || "[]".to_owned())
 }
 
@@ -235,10 +306,10 @@ struct OtherSide {
 }
 
 impl OtherSide {
-    fn start() -> Self {
+    fn start(limit: u64) -> Self {
         let program = std::env::current_exe().expect("this program");
         let mut child = Command::new(program)
-            .arg("serve")
+            .args(["serve".to_owned(), limit.to_string()])
             .stdout(Stdio::piped())
             .spawn()
             .expect("a second process");
@@ -330,8 +401,36 @@ impl ProgressSink for Looks {
     }
 }
 
-async fn poll() {
-    let other_side = OtherSide::start();
+/// What the driver shows, and the calls an hour that it is allowed.
+#[derive(Debug)]
+enum Credential {
+    Token,
+    App { key: String },
+}
+
+impl Credential {
+    fn app() -> Self {
+        let hub = Hub::start_unchecked(Arc::new(SystemClock));
+        Self::App { key: hub.create_app("ci").private_key().to_owned() }
+    }
+
+    fn limit(&self) -> u64 {
+        match self {
+            Self::Token => 5_000,
+            Self::App { .. } => 12_500,
+        }
+    }
+
+    fn shown(&self) -> GitHubCredentials {
+        match self {
+            Self::Token => GitHubCredentials::token(SecretString::from(TOKEN)),
+            Self::App { key } => GitHubCredentials::app(7, SecretString::from(key.clone())),
+        }
+    }
+}
+
+async fn poll(credential: &Credential) {
+    let other_side = OtherSide::start(credential.limit());
     let clock = ManualClock::at(Timestamp::from_second(BEGIN).expect("an instant"));
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("ledger.db");
@@ -341,7 +440,7 @@ async fn poll() {
 
     let driver = GitHubDriver::builder()
         .base(&other_side.address)
-        .credentials(GitHubCredentials::token(SecretString::from(TOKEN)))
+        .credentials(credential.shown())
         .clock(Arc::new(clock.clone()))
         .build()
         .expect("a driver");
@@ -437,9 +536,13 @@ async fn poll() {
 }
 
 fn main() {
-    if std::env::args().any(|argument| argument == "serve") {
-        return serve();
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(place) = arguments.iter().position(|argument| argument == "serve") {
+        let limit = arguments.get(place + 1).and_then(|limit| limit.parse().ok());
+        return serve(limit.expect("a limit"));
     }
+    let is_app = arguments.iter().any(|argument| argument == APP);
+    let credential = if is_app { Credential::app() } else { Credential::Token };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(poll());
+    runtime.expect("a runtime").block_on(poll(&credential));
 }
