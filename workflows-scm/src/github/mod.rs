@@ -76,6 +76,9 @@ use crate::rest::{
 
 /// Reaches repositories on GitHub.com or a GitHub Enterprise Server with one credential.
 ///
+/// Clones are the same driver, with one budget. Two drivers that are built with one credential do not
+/// know of each other: let one serve all of its repositories.
+///
 /// ```
 /// use std::sync::Arc;
 /// use workflows_core::{SecretRef, StaticSecrets, Tenant};
