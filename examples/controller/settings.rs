@@ -24,11 +24,12 @@ pub(crate) struct Settings {
     #[arg(long, env = "POSTGRES_CA_FILE", requires = "postgres_url")]
     pub(crate) postgres_ca_file: Option<PathBuf>,
 
-    /// The namespaces that are looked at, with commas between; all when left out.
+    /// The namespaces whose workflows run, with commas between; all when left out.
     #[arg(long, env = "NAMESPACES", value_delimiter = ',')]
     pub(crate) namespaces: Vec<String>,
 
-    /// The namespace whose Policies hold for all others.
+    /// The namespace whose Policies hold for all others, and which may grant them connections and
+    /// notifiers. It is always looked at.
     #[arg(long, env = "PLATFORM_NAMESPACE")]
     pub(crate) platform_namespace: Option<String>,
 

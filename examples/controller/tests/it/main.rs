@@ -3,6 +3,7 @@
 
 mod deployed;
 mod fire;
+mod manifests;
 mod notifiers;
 mod replicas;
 mod stopping;
