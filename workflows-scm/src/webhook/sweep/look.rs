@@ -39,6 +39,8 @@ const AGAIN_AT_ONCE: [SignedDuration; 2] =
 /// When so many in a row cannot be read, it is the host that fails.
 const IN_A_ROW: usize = 16;
 
+const GONE: &str = "the log has it no longer";
+
 /// A page of the log is asked for so often in a row.
 const PAGE_TRIES: u32 = 5;
 
@@ -145,10 +147,12 @@ impl<'a> Look<'a> {
             match self.log.replay(&one.id).await {
                 Ok(payload) => self.hand_in(&one.delivery, payload).await?,
                 Err(error) if error.kind() == ErrorKind::NotFound => {
-                    self.lose(&one.delivery, &error).await?;
+                    self.lose(&one.delivery, GONE, &error).await?;
                 }
                 Err(error) if is_for_all(&error) => return Err(error),
-                Err(error) if one.is_hopeless(now) => self.lose(&one.delivery, &error).await?,
+                Err(error) if one.is_hopeless(now) => {
+                    self.lose(&one.delivery, "it could never be read", &error).await?;
+                }
                 Err(error) => {
                     tracing::warn!(%error, delivery = %one.delivery, "a delivery cannot be read yet");
                     one.failed_again(now);
@@ -260,7 +264,7 @@ impl<'a> Look<'a> {
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     self.remember(&mut row);
-                    self.lose(&one.delivery, &error).await?;
+                    self.lose(&one.delivery, GONE, &error).await?;
                 }
                 Err(error) if is_for_all(&error) => return Err(error),
                 Err(error) => {
@@ -312,9 +316,9 @@ impl<'a> Look<'a> {
     }
 
     /// Nobody can have it any more: that is recorded, too.
-    async fn lose(&self, delivery: &DeliveryId, error: &Error) -> Result<()> {
-        tracing::warn!(%error, %delivery, "a delivery is lost");
-        let reason = format!("it is lost: the log has it no longer: {error}");
+    async fn lose(&self, delivery: &DeliveryId, why: &str, error: &Error) -> Result<()> {
+        tracing::warn!(%error, %delivery, why, "a delivery is lost");
+        let reason = format!("it is lost: {why}: {error}");
         self.receiver.record_lost(self.context, delivery.clone(), reason).await
     }
 

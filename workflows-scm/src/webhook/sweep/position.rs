@@ -93,3 +93,55 @@ impl Unread {
 pub(super) fn earlier(than: Timestamp, by: SignedDuration) -> Timestamp {
     than.checked_sub(by).unwrap_or(Timestamp::MIN)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(minutes: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minutes)
+    }
+
+    fn logged(id: &str, minutes: i64) -> LoggedDelivery {
+        LoggedDelivery {
+            id: id.to_owned(),
+            delivery: format!("guid-{id}").into(),
+            sent_at: at(minutes),
+            succeeded: false,
+            may_matter: true,
+        }
+    }
+
+    #[test]
+    fn a_cursor_that_remembers_nobody_is_read_as_well() {
+        let text = r#"{"floor":"1970-01-01T00:10:00Z","newest":"1970-01-01T01:00:00Z"}"#;
+        let position: Position = serde_json::from_str(text).unwrap();
+        assert_eq!((position.since(), position.next_try()), (at(50), None));
+        assert_eq!(serde_json::to_string(&position).unwrap(), text);
+        assert_eq!(Position::from(at(10)).since(), at(10), "nothing is older than the floor");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_tried_later_and_later_for_a_week() {
+        let mut position = Position::from(at(0));
+        position.remember(logged("1", 5), at(60));
+        position.settled(at(50));
+        position.settled(at(40));
+        assert_eq!(position.since(), at(40), "what is remembered holds nothing up");
+        assert!(position.is_unread(&"guid-1".into()));
+        let mut waits = Vec::new();
+        let mut now = at(60);
+        for _ in 0..12 {
+            let next = position.next_try().unwrap();
+            waits.push(next.duration_since(now).as_secs());
+            now = next;
+            position.unread[0].failed_again(now);
+        }
+        assert_eq!(waits[..4], [10, 20, 40, 80]);
+        assert_eq!(waits[11], 1_800);
+        assert!(!position.unread[0].is_hopeless(at(7 * 24 * 60)));
+        assert!(position.unread[0].is_hopeless(at(7 * 24 * 60 + 6)));
+        position.forget(&"guid-1".into());
+        assert_eq!(position.next_try(), None);
+    }
+}
