@@ -134,3 +134,123 @@ async fn a_run_without_a_commit_shows_nothing_and_a_host_without_statuses_says_s
     let error = notifier.deliver(&seen).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
 }
+
+/// Something that happens between a watcher, two runs of one name at one commit, and a host.
+#[derive(Debug, Clone)]
+enum Turn {
+    /// Which run is seen, in which place of its life.
+    Sees(usize, usize),
+    Fail(ErrorKind),
+    LoseAnswer,
+    Restart,
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    let kinds = prop_oneof![Just(ErrorKind::Transient), Just(ErrorKind::Denied)];
+    prop_oneof![
+        8 => (0..2_usize, 0..LIFE.len()).prop_map(|(run, place)| Turn::Sees(run, place)),
+        1 => kinds.prop_map(Turn::Fail),
+        1 => Just(Turn::LoseAnswer),
+        1 => Just(Turn::Restart),
+    ]
+}
+
+/// A watcher of two runs.
+struct OfTwo {
+    scm: ScriptedScm,
+    repo: ScriptedRepo,
+    notifier: StatusNotifier,
+    earlier: [Option<String>; 2],
+    /// Whether this process has seen the newer run.
+    has_seen_newer: bool,
+}
+
+impl OfTwo {
+    fn new(takes_older_statuses: bool) -> Self {
+        let scm = ScriptedScm::new();
+        if takes_older_statuses {
+            scm.takes_older_statuses();
+        }
+        let repo = scm.create("acme/api");
+        repo.push("alice", "main", &[("a", "1")]);
+        let notifier = StatusNotifier::new(Arc::new(scm.clone()), scm.connection(), "watched");
+        Self { scm, repo, notifier, earlier: [None, None], has_seen_newer: false }
+    }
+
+    fn history(&self) -> Vec<workflows_core::repo::Status> {
+        self.repo.status_history(&self.repo.head("main"), "watched/release")
+    }
+
+    async fn sees(&mut self, of: usize, state: RunState) -> bool {
+        let created_at = start() + crate::support::seconds(of as i64);
+        let mut run = RunView::new(format!("uid-{of}"), "acme/api", "release", state, created_at);
+        run.commit = Some(self.repo.head("main"));
+        let key = DeliveryKey::new(format!("{of}"));
+        let mut seen = NotificationView::new(key, Transition::Progress, start(), run);
+        seen.earlier = self.earlier[of].clone();
+        let before = self.history().len();
+        let delivered = self.notifier.deliver(&seen).await;
+        if of == 0 && self.has_seen_newer {
+            assert_eq!(self.history().len(), before, "an older run shows over a newer one");
+        }
+        self.has_seen_newer |= of == 1;
+        match delivered {
+            Ok(delivered) => {
+                self.earlier[of] = delivered.reference.or(self.earlier[of].take());
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    async fn take(&mut self, turn: &Turn) {
+        match turn {
+            Turn::Sees(of, place) => {
+                self.sees(*of, LIFE[*place]).await;
+            }
+            Turn::Fail(kind) => self.scm.fail_next(ScmCall::ReportStatus, *kind, "told to"),
+            Turn::LoseAnswer => self.scm.lose_next_answer(ScmCall::ReportStatus),
+            Turn::Restart => {
+                let scm = Arc::new(self.scm.clone());
+                self.notifier = StatusNotifier::new(scm, self.scm.connection(), "watched");
+                (self.earlier, self.has_seen_newer) = ([None, None], false);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn of_two_runs_the_newer_one_shows_and_neither_goes_back(
+        turns in proptest::collection::vec(turn(), 0..40),
+        takes_older_statuses in any::<bool>(),
+        newer_last in any::<bool>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut watcher = OfTwo::new(takes_older_statuses);
+            for turn in &turns {
+                watcher.take(turn).await;
+            }
+            // Whoever watches tells how each run there is stands, until that gets through.
+            let ends = [(0, RunState::Failed), (1, RunState::Succeeded)];
+            let order = if newer_last { [0, 1] } else { [1, 0] };
+            let mut tries = 0;
+            for (of, state) in order.map(|n| ends[n]) {
+                while !watcher.sees(of, state).await {
+                    tries += 1;
+                    assert!(tries < 100, "what was planned to fail is used up");
+                }
+            }
+            let history = watcher.history();
+            assert_eq!(history.last().unwrap().external_id.as_ref(), "uid-1");
+            for of in ["uid-0", "uid-1"] {
+                let of_run = history.iter().filter(|one| *one.external_id == *of);
+                let ranks: Vec<u8> = of_run.map(|one| one.state.rank()).collect();
+                assert!(ranks.is_sorted(), "{of}: {ranks:?}");
+            }
+        });
+    }
+}

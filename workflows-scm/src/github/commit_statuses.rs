@@ -44,6 +44,14 @@ struct Body<'a> {
 #[derive(Debug, Deserialize)]
 struct Made {}
 
+/// A status that shows, or did.
+#[derive(Debug, Deserialize)]
+struct Shown {
+    state: String,
+    context: String,
+    target_url: Option<String>,
+}
+
 /// GitHub has four states. A check that did not have to run is a success, as it is for a required
 /// check run; what was cancelled is an error.
 fn state(state: StatusState) -> &'static str {
@@ -83,6 +91,9 @@ pub(super) async fn report(
             return reported(said);
         }
     }
+    if said.is_none() && earlier.may_have_reached && !status.state.is_final() {
+        may_go_back(repository, status, &body).await?;
+    }
     let route = repository.route(["statuses", status.commit.as_str()]);
     let client = repository.client(Priority::Status);
     let Made {} = client.post(OPERATION, &route, &body).await.map_err(|error| {
@@ -98,6 +109,30 @@ pub(super) async fn report(
         unknown_commit(error)
     })?;
     reported(&Said { count: count.saturating_add(1), state: body.state.to_owned(), digest })
+}
+
+/// GitHub shows whatever was said last. Who remembers nothing of what was said looks whether the end of
+/// this run was: its link tells them apart.
+async fn may_go_back(
+    repository: &GitHubRepository,
+    status: &Status,
+    body: &Body<'_>,
+) -> Result<()> {
+    let route =
+        repository.route(["commits", status.commit.as_str(), "statuses"]).query("per_page", 100);
+    let client = repository.client(Priority::Status);
+    let shown: Vec<Shown> = client.get(OPERATION, &route).await.map_err(unknown_commit)?;
+    let is_end = |one: &Shown| {
+        one.context == *status.context
+            && one.state != "pending"
+            && one.target_url.is_some()
+            && one.target_url.as_deref() == body.target_url
+    };
+    match shown.iter().any(is_end) {
+        false => Ok(()),
+        true => Err(Error::conflict(OPERATION, "GitHub shows how this run ended")
+            .with("context", &status.context)),
+    }
 }
 
 fn reported(said: &Said) -> Result<ReportedStatus> {

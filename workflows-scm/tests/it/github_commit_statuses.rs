@@ -75,6 +75,24 @@ async fn a_lost_answer_leaves_the_right_state_in_sight() {
 }
 
 #[tokio::test]
+async fn who_remembers_nothing_does_not_undo_the_end_of_a_run() {
+    let github = GitHub::with_token();
+    let connection = github.connect().await;
+    let shown = || github.repo.statuses(github.commit.as_str()).pop().unwrap().state;
+    report(&connection, &github.status(StatusState::Failure, "run-1"), None).await.unwrap();
+    let late = github.status(StatusState::InProgress, "run-1");
+    let error = report_again(&connection, &late, None).await.unwrap_err();
+    assert_eq!((error.kind(), &*shown()), (ErrorKind::Conflict, "failure"));
+    // Another run has another link.
+    let mut another = github.status(StatusState::InProgress, "run-2");
+    another.link = Some("https://ci.example.com/runs/2".to_owned());
+    report_again(&connection, &another, None).await.unwrap();
+    assert_eq!(shown(), "pending");
+    let error = report_again(&connection, &late, None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "it was shown, under what shows now");
+}
+
+#[tokio::test]
 async fn progress_leaves_room_for_the_end_and_the_limit_is_told() {
     let github = GitHub::with_token();
     github.hub.limits(|limits| limits.points_a_minute = 1_000_000);

@@ -312,18 +312,21 @@ impl CloneCredentials for ScriptedConnection {
 impl StatusReporter for ScriptedConnection {
     /// A status whose owner is the one that shows and that would go backwards is refused, as
     /// careful hosts do; a status of another owner replaces it.
-    async fn report(&self, status: &Status, _earlier: EarlierReport<'_>) -> Result<ReportedStatus> {
+    async fn report(&self, status: &Status, earlier: EarlierReport<'_>) -> Result<ReportedStatus> {
         let about = format!("{} {} {:?}", status.commit, status.context, status.state);
+        let takes_older = self.scm.host().takes_older_statuses;
         self.call(ScmCall::ReportStatus, about, |repo| {
             repo.commit(&status.commit)?;
             let key = (status.commit.clone(), Arc::clone(&status.context));
             let history = repo.statuses.entry(key).or_default();
-            if let Some(last) = history.last()
-                && last.external_id == status.external_id
-                && last.state.rank() > status.state.rank()
-            {
+            let is_later = |shown: &&Status| {
+                shown.external_id == status.external_id && shown.state.rank() > status.state.rank()
+            };
+            let looks = !takes_older || earlier.id.is_none();
+            let later = history.iter().rfind(is_later).filter(|_| looks);
+            if let Some(shown) = later {
                 return Err(Error::conflict("report status", "a later state shows already")
-                    .with("shows", format!("{:?}", last.state))
+                    .with("shows", format!("{:?}", shown.state))
                     .with("asked", format!("{:?}", status.state)));
             }
             if history.last() != Some(status) {

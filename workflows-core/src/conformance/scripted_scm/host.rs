@@ -27,6 +27,8 @@ pub(super) struct Host {
     pub(super) outage: Option<(ErrorKind, String)>,
     faults: BTreeMap<ScmCall, VecDeque<Fault>>,
     pub(super) credentials_until: Option<Timestamp>,
+    /// Whether a status is refused only when who tells remembers nothing and looks first.
+    pub(super) takes_older_statuses: bool,
     now: Timestamp,
     counter: u64,
 }
@@ -72,6 +74,7 @@ impl Host {
             outage: None,
             faults: BTreeMap::new(),
             credentials_until: None,
+            takes_older_statuses: false,
             now: Timestamp::UNIX_EPOCH,
             counter: 0,
         }

@@ -160,6 +160,12 @@ impl ScriptedScm {
         self.host().credentials_until = Some(until);
     }
 
+    /// The host shows whatever status it was told last, as hosts of commit statuses do. Who remembers
+    /// nothing of earlier calls looks before it tells of a run whose end was shown.
+    pub fn takes_older_statuses(&self) {
+        self.host().takes_older_statuses = true;
+    }
+
     // --- faults --------------------------------------------------------------------------------
 
     /// The next call of that kind fails so, and changes nothing. Calls are made to fail in order.
