@@ -149,11 +149,69 @@ impl Http {
     }
 }
 
-/// What a receiver said, for an error: one line of its beginning.
-pub(crate) fn said(body: &[u8]) -> String {
+/// What a receiver said, for an error: one line of its beginning. It may repeat what it was sent, so
+/// these secrets are taken out, and whatever is too long for a word.
+pub(crate) fn said(body: &[u8], secrets: &[&str]) -> String {
     const MOST: usize = 200;
-    let text = String::from_utf8_lossy(&body[..body.len().min(4 * MOST)]);
-    crate::describe::harmless(text.trim()).chars().take(MOST).collect()
+    const LONGEST_WORD: usize = 24;
+    let mut text = String::from_utf8_lossy(body).into_owned();
+    let mut secrets: Vec<&str> = secrets.iter().copied().filter(|one| !one.is_empty()).collect();
+    secrets.sort_by_key(|one| std::cmp::Reverse(one.len()));
+    for secret in secrets {
+        text = text.replace(secret, "***").replace(&secret.replace('/', "\\/"), "***");
+    }
+    let is_of_word = |c: char| c.is_alphanumeric() || "+/=_-.%~\\".contains(c);
+    let mut shown = String::new();
+    let mut rest = text.trim();
+    while let Some(next) = rest.chars().next().filter(|_| shown.len() < 4 * MOST) {
+        let end = rest.find(|c| is_of_word(c) != is_of_word(next)).unwrap_or(rest.len());
+        let (part, after) = rest.split_at(end);
+        let is_secret = is_of_word(next) && part.chars().count() > LONGEST_WORD;
+        shown.push_str(if is_secret { "***" } else { part });
+        rest = after;
+    }
+    crate::describe::harmless(&shown).chars().take(MOST).collect()
+}
+
+/// An address of which only the host is shown: whoever knows the rest may be let in by it.
+#[derive(Clone)]
+pub(crate) struct Address(Url);
+
+impl Address {
+    /// # Errors
+    ///
+    /// `Invalid` when a notifier cannot send there; `what` names it.
+    #[cfg(feature = "webhook")]
+    pub(crate) fn new(text: &str, what: &str) -> Result<Self> {
+        address(text, what).map(Self)
+    }
+
+    #[cfg(feature = "webhook")]
+    pub(crate) fn url(&self) -> Url {
+        self.0.clone()
+    }
+
+    /// What of it a receiver may repeat and nobody should read.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        const LEAST: usize = 6;
+        let whole = [self.0.as_str(), self.0.path(), self.0.query().unwrap_or_default()];
+        let segments = self.0.path_segments().into_iter().flatten().map(str::to_owned);
+        let values = self.0.query_pairs().map(|(_, value)| value.into_owned());
+        let all = whole.into_iter().map(str::to_owned).chain(segments).chain(values);
+        all.filter(|one| one.len() >= LEAST).collect()
+    }
+}
+
+impl From<Url> for Address {
+    fn from(url: Url) -> Self {
+        Self(url)
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}/...", self.0.scheme(), self.0.host_str().unwrap_or_default())
+    }
 }
 
 /// An address that a notifier sends to.
@@ -167,4 +225,35 @@ pub(crate) fn address(text: &str, what: &str) -> Result<Url> {
         return Err(refuse("holds a user or a password; use a header or a signature"));
     }
     Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_receiver_repeats_is_no_secret() {
+        let secrets = ["Bearer abc", "abc"];
+        let said = |text: &str| said(text.as_bytes(), &secrets);
+        assert_eq!(said("no: Bearer abc is unknown"), "no: *** is unknown");
+        assert_eq!(said("no_service"), "no_service");
+        assert_eq!(said(r#"{"error":"abc"}"#), r#"{"error":"***"}"#);
+        let signature = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+        assert_eq!(said(&format!("{signature} is wrong")), "v1,*** is wrong");
+        let escaped = signature.replace('/', "\\/");
+        assert_eq!(said(&escaped), "v1,***");
+        assert!(!said(&format!("{}abc", "x ".repeat(99))).contains('b'));
+        assert_eq!(said(&"x ".repeat(500)).chars().count(), 200);
+    }
+
+    #[test]
+    fn of_an_address_the_host_is_shown() {
+        let url = Url::parse("https://hooks.example.com/in/s3cr3t-path?token=s3cr3t").unwrap();
+        let address = Address::from(url);
+        assert_eq!(format!("{address:?}"), "https://hooks.example.com/...");
+        let secrets = address.secrets();
+        for secret in ["s3cr3t-path", "s3cr3t", "/in/s3cr3t-path", "token=s3cr3t"] {
+            assert!(secrets.iter().any(|one| one == secret), "{secret}: {secrets:?}");
+        }
+    }
 }

@@ -6,7 +6,7 @@
 //! `<id>.<timestamp>.<body>`. A receiver refuses what is not signed or older than a few minutes, and
 //! does nothing for an id that it has seen: [`WebhookSecret::verify`] does the first two.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use data_encoding::BASE64;
@@ -16,13 +16,12 @@ use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use sha2::Sha256;
-use url::Url;
 use workflows_core::{
     Delivered, Error, NotificationView, Notifier, Result, SharedClock, SystemClock,
 };
 
 use crate::{
-    http::{Http, said},
+    http::{Address, Http, said},
     secret::NotifierSecret,
 };
 
@@ -39,7 +38,7 @@ const SHORTEST_KEY: usize = 16;
 #[derive(Debug)]
 pub struct WebhookNotifier {
     http: Http,
-    url: Url,
+    url: Address,
     secret: NotifierSecret,
     headers: Vec<(HeaderName, NotifierSecret)>,
 }
@@ -59,13 +58,18 @@ impl WebhookNotifier {
 }
 
 /// What a [`WebhookNotifier`] is made of.
-#[derive(Debug)]
 pub struct WebhookBuilder {
     url: String,
     secret: NotifierSecret,
     headers: Vec<(String, NotifierSecret)>,
     clock: SharedClock,
     root_certificates: Vec<Vec<u8>>,
+}
+
+impl fmt::Debug for WebhookBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebhookBuilder").finish_non_exhaustive()
+    }
 }
 
 impl WebhookBuilder {
@@ -98,7 +102,7 @@ impl WebhookBuilder {
     pub fn build(self) -> Result<WebhookNotifier> {
         Ok(WebhookNotifier {
             http: Http::new(self.clock, &self.root_certificates)?,
-            url: crate::http::address(&self.url, "the webhook's address")?,
+            url: Address::new(&self.url, "the webhook's address")?,
             secret: self.secret,
             headers: headers(self.headers)?,
         })
@@ -136,6 +140,22 @@ pub(crate) async fn values(
     Ok(values)
 }
 
+/// What a receiver said, without the secrets that it was sent.
+pub(crate) fn repeated(
+    body: &[u8],
+    address: &Address,
+    headers: &[(HeaderName, HeaderValue)],
+    signature: &str,
+) -> String {
+    let of_address = address.secrets();
+    let values = headers.iter().filter_map(|(_, value)| value.to_str().ok());
+    // Such as `Bearer` and a token.
+    let words = values.clone().flat_map(|value| value.rsplit(' ').take(1));
+    let of_address = of_address.iter().map(String::as_str);
+    let secrets: Vec<&str> = values.chain(words).chain(of_address).chain([signature]).collect();
+    said(body, &secrets)
+}
+
 #[async_trait]
 impl Notifier for WebhookNotifier {
     async fn deliver(&self, notification: &NotificationView) -> Result<Delivered> {
@@ -148,14 +168,16 @@ impl Notifier for WebhookNotifier {
         .to_string();
         let secret = WebhookSecret::new(self.secret.present().await?)?;
         let (id, now) = (notification.key.as_str(), self.http.now());
+        let signature = secret.sign(id, now, body.as_bytes());
         let mut request = self
             .http
-            .post(self.url.clone())
+            .post(self.url.url())
             .header(CONTENT_TYPE, "application/json")
             .header("webhook-id", id)
             .header("webhook-timestamp", now.as_second())
-            .header("webhook-signature", secret.sign(id, now, body.as_bytes()));
-        for (name, value) in values(&self.headers).await? {
+            .header("webhook-signature", &signature);
+        let headers = values(&self.headers).await?;
+        for (name, value) in &headers {
             request = request.header(name, value);
         }
         let answer = self.http.exchange(OPERATION, request.body(body), ANSWER).await?;
@@ -164,7 +186,7 @@ impl Notifier for WebhookNotifier {
         }
         Err(Error::new(self.http.refusal(&answer), OPERATION, "the receiver does not take it")
             .with("status", answer.status.as_u16())
-            .with("it says", said(&answer.body)))
+            .with("it says", repeated(&answer.body, &self.url, &headers, &signature)))
     }
 
     /// The secret is looked at; whether the receiver is there shows when it is sent something.

@@ -3,7 +3,7 @@
 mod cd_events;
 mod tekton;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -15,9 +15,9 @@ use workflows_core::{
 };
 
 use crate::{
-    http::{Http, said},
+    http::{Address, Http},
     secret::NotifierSecret,
-    webhook::{headers, values},
+    webhook::{headers, repeated, values},
 };
 
 /// In bytes; of an answer only its status counts.
@@ -55,7 +55,7 @@ pub enum CloudEventFormat {
 #[derive(Debug)]
 pub struct CloudEventsNotifier {
     http: Http,
-    url: Url,
+    url: Address,
     source: String,
     mode: CloudEventMode,
     format: CloudEventFormat,
@@ -79,7 +79,6 @@ impl CloudEventsNotifier {
 }
 
 /// What a [`CloudEventsNotifier`] is made of.
-#[derive(Debug)]
 pub struct CloudEventsBuilder {
     url: String,
     source: String,
@@ -88,6 +87,12 @@ pub struct CloudEventsBuilder {
     headers: Vec<(String, NotifierSecret)>,
     clock: SharedClock,
     root_certificates: Vec<Vec<u8>>,
+}
+
+impl fmt::Debug for CloudEventsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CloudEventsBuilder").finish_non_exhaustive()
+    }
 }
 
 impl CloudEventsBuilder {
@@ -145,7 +150,7 @@ impl CloudEventsBuilder {
         }
         Ok(CloudEventsNotifier {
             http: Http::new(self.clock, &self.root_certificates)?,
-            url: crate::http::address(&self.url, "the address of the receiver")?,
+            url: Address::new(&self.url, "the address of the receiver")?,
             source: self.source,
             mode: self.mode,
             format: self.format,
@@ -230,8 +235,9 @@ impl Notifier for CloudEventsNotifier {
     async fn deliver(&self, notification: &NotificationView) -> Result<Delivered> {
         const OPERATION: &str = "send a CloudEvent";
         let Some(event) = self.event(notification) else { return Ok(Delivered::default()) };
-        let mut request = self.http.post(self.url.clone());
-        for (name, value) in values(&self.headers).await? {
+        let mut request = self.http.post(self.url.url());
+        let headers = values(&self.headers).await?;
+        for (name, value) in &headers {
             request = request.header(name, value);
         }
         let request = match self.mode {
@@ -251,7 +257,7 @@ impl Notifier for CloudEventsNotifier {
         }
         Err(Error::new(self.http.refusal(&answer), OPERATION, "the receiver does not take it")
             .with("status", answer.status.as_u16())
-            .with("it says", said(&answer.body)))
+            .with("it says", repeated(&answer.body, &self.url, &headers, "")))
     }
 
     /// The headers' secrets are looked at; whether the receiver is there shows when it is sent

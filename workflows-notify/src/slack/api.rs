@@ -199,6 +199,7 @@ impl Api {
             .header(CONTENT_TYPE, content_type)
             .body(body);
         let answer = self.http.exchange("call Slack", request, ANSWER).await?;
+        let said = |text: &[u8]| said(text, &[token.expose_secret()]);
         let failed =
             |kind, message: &str| Error::new(kind, "call Slack", message).with("method", method);
         if !answer.status.is_success() {

@@ -17,7 +17,7 @@ use super::{
     template::Templates,
 };
 use crate::{
-    http::{Http, said},
+    http::{Address, Http, said},
     secret::NotifierSecret,
 };
 
@@ -74,7 +74,7 @@ impl Incoming {
         if transition == Transition::Progress || outdated {
             return Ok(Delivered::default());
         }
-        let url = self.address().await?;
+        let address = self.address().await?;
         self.pace.take(self.http.now())?;
         let failure = self.failure(notification).await;
         let message = self.message(notification, &failure);
@@ -86,7 +86,7 @@ impl Incoming {
         });
         let request = self
             .http
-            .post(url)
+            .post(address.clone())
             .header(CONTENT_TYPE, "application/json; charset=utf-8")
             .body(body.to_string());
         let answer = self.http.exchange(OPERATION, request, ANSWER).await?;
@@ -96,6 +96,8 @@ impl Incoming {
             }
             return Ok(Delivered::default());
         }
+        let secrets = Address::from(address).secrets();
+        let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
         let (kind, what) = match self.http.refusal(&answer) {
             ErrorKind::Denied => (
                 ErrorKind::Denied,
@@ -109,7 +111,7 @@ impl Incoming {
         };
         Err(Error::new(kind, OPERATION, what)
             .with("status", answer.status.as_u16())
-            .with("Slack says", said(&answer.body)))
+            .with("Slack says", said(&answer.body, &secrets)))
     }
 
     async fn failure(&self, notification: &NotificationView) -> Failure {

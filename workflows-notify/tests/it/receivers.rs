@@ -36,6 +36,8 @@ impl Received {
 struct Receiver {
     received: Arc<Mutex<Vec<Received>>>,
     answers: Arc<Mutex<Vec<(u16, &'static str)>>>,
+    /// Whether it answers with what it was sent.
+    repeats: Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl Receiver {
@@ -66,7 +68,12 @@ async fn receive(State(receiver): State<Receiver>, request: Request) -> Response
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap().to_vec();
     receiver.received.lock().unwrap().push(Received { headers: headers.collect(), body });
     let (status, retry_after) = receiver.answers.lock().unwrap().pop().unwrap_or((204, ""));
-    let mut response = Response::new("no \u{1b}[31mthanks".to_owned());
+    let received = receiver.received.lock().unwrap().last().cloned().unwrap();
+    let said = match receiver.repeats.load(std::sync::atomic::Ordering::SeqCst) {
+        true => format!("{} {:?}", parts.uri, received.headers),
+        false => "no \u{1b}[31mthanks".to_owned(),
+    };
+    let mut response = Response::new(said);
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     if !retry_after.is_empty() {
         response.headers_mut().insert("retry-after", retry_after.parse().unwrap());
@@ -147,6 +154,33 @@ async fn what_a_receiver_answers_says_whether_to_try_again() {
             let error = notifier.deliver(&notification).await.unwrap_err();
             assert_eq!(error.kind(), kind, "{error}");
             assert!(!error.to_string().contains('\u{1b}'), "{error:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_receiver_repeats_of_what_it_was_sent_is_no_secret_in_an_error() {
+    let (receiver, address) = Receiver::start().await;
+    receiver.repeats.store(true, std::sync::atomic::Ordering::SeqCst);
+    let address = format!("{address}/s3cr3t-path?key=s3cr3t-key");
+    let token = secret("Bearer s3cr3t-token");
+    let webhook =
+        WebhookNotifier::to(&*address, secret(KEY)).header("authorization", token.clone());
+    let events = CloudEventsNotifier::to(&*address, "/ci").header("authorization", token);
+    let builders = format!("{webhook:?} {events:?}");
+    assert!(!builders.contains("s3cr3t"), "{builders}");
+    let (webhook, events) = (webhook.build().unwrap(), events.build().unwrap());
+    for notifier in [&webhook as &dyn Notifier, &events] {
+        // Each part of the answer that could be within the limit.
+        receiver.answer(400, "");
+        let failed = told(Transition::Failed, failed("k", "boom"));
+        let error = notifier.deliver(&failed).await.unwrap_err();
+        let sent = receiver.last();
+        let text = format!("{error} {error:?} {notifier:?}");
+        assert!(text.contains("it says") && text.contains("authorization"), "{text}");
+        assert!(!text.contains("s3cr3t"), "{text}");
+        if let Some(signature) = sent.headers.get("webhook-signature") {
+            assert!(!text.contains(&signature[3..20]), "{text}");
         }
     }
 }
@@ -247,6 +281,14 @@ async fn cloud_events_have_the_types_that_tekton_sends() {
 async fn cloud_events_have_their_attributes_in_headers_in_the_binary_mode() {
     let text = all(CloudEventFormat::Tekton, CloudEventMode::Binary).await;
     assert_golden("cloud_events_binary.txt", &text);
+}
+
+#[tokio::test]
+async fn cd_events_have_the_attributes_in_headers_in_the_binary_mode() {
+    let text = all(CloudEventFormat::CdEvents, CloudEventMode::Binary).await;
+    assert_golden("cloud_events_cdevents_binary.txt", &text);
+    assert_eq!(text.matches("ce-specversion: 1.0").count(), 11);
+    assert_eq!(text.matches("content-type: application/json\n").count(), 11);
 }
 
 #[tokio::test]
