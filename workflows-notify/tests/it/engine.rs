@@ -1,11 +1,15 @@
 //! Whole engines that tell Slack: crashes, replicas, repetitions and storms, with Slack counting.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
 use workflows_core::{
     Engine, Error, LogRef, ManualClock, Result, RunKey, RunPhase, RunStatus, Store, TaskStatus,
     Tenant,
@@ -15,9 +19,10 @@ use workflows_core::{
     store::{DeliveryQuery, MemoryStore, NotificationState, RunQuery, Stage},
     workflow::{LoadContext, load},
 };
+use workflows_notify::slack::SlackNotifier;
 use workflows_slack_standin::Fault;
 
-use crate::support::{Chat, seconds};
+use crate::support::{Chat, seconds, secret};
 
 const CI: &str = "
 apiVersion: workflows.tekton.dev/v1alpha1
@@ -36,6 +41,8 @@ const ON: &str = "started, succeeded, failed, recovered, still_failing";
 
 struct World {
     chat: Chat,
+    /// The address of an incoming webhook, when Slack is told by that.
+    webhook: Option<String>,
     on: &'static str,
     store: Arc<dyn Store>,
     scm: ScriptedScm,
@@ -53,7 +60,24 @@ impl World {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(clock));
         let scm = ScriptedScm::new();
         let repo = scm.create("acme/api");
-        Self { chat, on: ON, store, scm, repo, sink: ScriptedSink::new() }
+        Self { chat, webhook: None, on: ON, store, scm, repo, sink: ScriptedSink::new() }
+    }
+
+    /// Tells of failures with an incoming webhook.
+    fn with_webhook() -> Self {
+        let world = Self::new();
+        let webhook = Some(world.chat.slack.create_webhook(&world.chat.channel));
+        Self { webhook, on: "failed", ..world }
+    }
+
+    fn notifier(&self) -> SlackNotifier {
+        match &self.webhook {
+            None => self.chat.notifier(),
+            Some(url) => SlackNotifier::incoming_webhook(secret(&**url))
+                .clock(Arc::new(self.chat.clock.clone()))
+                .build()
+                .unwrap(),
+        }
     }
 
     /// A process of its own: it remembers nothing of another.
@@ -67,7 +91,7 @@ impl World {
             .store(store)
             .sink("scripted", Arc::new(self.sink.clone()))
             .connection(self.scm.connection(), Arc::new(self.scm.clone()))
-            .notifier("slack", Arc::new(self.chat.notifier()))
+            .notifier("slack", Arc::new(self.notifier()))
             .workflow(loaded.workflows.remove(0))
             .build()
             .unwrap()
@@ -160,8 +184,7 @@ impl StoreTap for Dying {
 }
 
 /// A run starts, and fails, and the process dies at one of its commits; another takes over.
-async fn dies(scopes: &[&str], dies_at: usize, arrives: bool) -> Option<(usize, usize)> {
-    let world = World::with(Chat::with(scopes));
+async fn dies(world: World, dies_at: usize, arrives: bool) -> Option<(usize, usize)> {
     let dying = Arc::new(Dying { commits: AtomicUsize::new(0), dies_at, arrives });
     let tapped = TappedStore::new(Arc::clone(&world.store), Arc::clone(&dying) as _);
     let first = world.engine(Arc::new(tapped));
@@ -193,7 +216,7 @@ async fn a_process_that_dies_between_sending_and_recording_makes_no_second_messa
     let mut deaths = 0;
     for arrives in [false, true] {
         for dies_at in 0.. {
-            let Some(told) = dies(&crate::support::SCOPES, dies_at, arrives).await else { break };
+            let Some(told) = dies(World::new(), dies_at, arrives).await else { break };
             deaths += 1;
             assert_eq!(told, (1, 1), "died at commit {dies_at}, which arrived: {arrives}");
         }
@@ -205,7 +228,8 @@ async fn a_process_that_dies_between_sending_and_recording_makes_no_second_messa
 async fn without_the_scope_to_look_a_death_makes_one_message_more_at_most() {
     let mut most = 0;
     for dies_at in 0.. {
-        let Some((messages, _)) = dies(&["chat:write"], dies_at, false).await else { break };
+        let world = World::with(Chat::with(&["chat:write"]));
+        let Some((messages, _)) = dies(world, dies_at, false).await else { break };
         most = most.max(messages);
         assert!(messages <= 2, "died at commit {dies_at}: {messages} messages");
     }
@@ -213,8 +237,45 @@ async fn without_the_scope_to_look_a_death_makes_one_message_more_at_most() {
 }
 
 #[tokio::test]
+async fn with_a_webhook_a_death_makes_one_message_more_at_most() {
+    for arrives in [false, true] {
+        let mut most = 0;
+        for dies_at in 0.. {
+            let told = dies(World::with_webhook(), dies_at, arrives).await;
+            let Some((messages, _)) = told else { break };
+            most = most.max(messages);
+            assert!(messages <= 2, "died at commit {dies_at}: {messages} messages");
+        }
+        assert_eq!(most, if arrives { 1 } else { 2 }, "a death between sending and recording");
+    }
+}
+
+#[tokio::test]
+async fn with_a_webhook_each_lost_answer_makes_one_message_more_at_most() {
+    for lost in 1..4 {
+        let world = World::with_webhook();
+        let engine = world.engine(Arc::clone(&world.store));
+        world.pushes("main").await;
+        world.over_time(&engine, 3, 2).await;
+        world.chat.slack.fail("webhook", Fault::LostAnswer, lost);
+        world.fails(&world.runs().await.remove(0), "boom");
+        world.over_time(&engine, 40, 10).await;
+        assert_eq!(world.pending().await, 0);
+        assert_eq!(world.in_channel().len(), 1 + lost as usize);
+    }
+}
+
+#[tokio::test]
+async fn with_a_webhook_two_replicas_tell_once() {
+    replicas_tell_once(World::with_webhook(), 0).await;
+}
+
+#[tokio::test]
 async fn two_replicas_tell_once() {
-    let world = World::new();
+    replicas_tell_once(World::new(), 1).await;
+}
+
+async fn replicas_tell_once(world: World, details: usize) {
     let replicas = [world.engine(Arc::clone(&world.store)), world.engine(Arc::clone(&world.store))];
     for n in 0..8 {
         world.pushes(&format!("branch-{n}")).await;
@@ -235,7 +296,8 @@ async fn two_replicas_tell_once() {
     assert_eq!(in_channel.len(), 8);
     for one in &in_channel {
         assert!(one.lines()[0].contains("failed"), "{:?}", one.lines());
-        assert_eq!(world.chat.slack.in_thread(&world.chat.channel, &one.ts).len(), 1);
+        let thread = world.chat.slack.in_thread(&world.chat.channel, &one.ts);
+        assert_eq!(thread.len(), details);
     }
 }
 
@@ -324,19 +386,39 @@ async fn a_storm_of_failures_of_one_cause_is_one_message_and_delays_no_check() {
     for (n, run) in runs.iter().enumerate() {
         world.fails(run, &format!("pull of registry/api@{n} timed out"));
     }
-    world.chat.clock.advance(seconds(30));
-    engine.run_until_idle().await.unwrap();
-
-    // Before a second has passed every commit shows it.
+    let mut commits = Vec::new();
     for run in &runs {
-        let commit = engine.handle().run(&Tenant::default(), run).await.unwrap().unwrap().commit;
-        let status = world.repo.status(&commit.unwrap(), "workflows/ci").unwrap();
-        assert_eq!(status.state, StatusState::Failure);
+        let run = world.store.run(&Tenant::default(), run).await.unwrap().unwrap();
+        commits.push(run.commit.unwrap());
     }
+
+    // As a program runs it, with a Slack that takes its time, and no time that goes on.
+    world.chat.slack.set_latency(Duration::from_millis(500));
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let (engine, stop) = (engine.clone(), stop.clone());
+        async move { engine.run(stop).await }
+    });
+    world.chat.clock.advance(seconds(30));
+    let shows_its_end = |commit| {
+        let status = world.repo.status(commit, "workflows/ci");
+        status.is_some_and(|status| status.state == StatusState::Failure)
+    };
+    let patience = tokio::time::Instant::now() + Duration::from_secs(120);
+    while !commits.iter().all(shows_its_end) {
+        assert!(tokio::time::Instant::now() < patience, "the checks wait for Slack");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Every commit shows it while next to nobody was told.
     assert!(world.chat.slack.count("chat.postMessage") <= 2, "one message and its details");
     let backlog = engine.handle().health().await.unwrap();
-    let reports = backlog.stages.iter().find(|one| one.backlog.stage == Stage::Report).unwrap();
-    assert_eq!(reports.backlog.waiting, 0);
+    let waiting = |stage| {
+        backlog.stages.iter().find(|one| one.backlog.stage == stage).unwrap().backlog.waiting
+    };
+    assert!(waiting(Stage::Notify) >= RUNS as u64 - 1, "{} wait", waiting(Stage::Notify));
+    stop.cancel();
+    running.await.unwrap();
+    world.chat.slack.set_latency(Duration::ZERO);
 
     world.over_time(&engine, 60, 1).await;
     assert_eq!(world.in_channel().len(), 1);

@@ -10,3 +10,4 @@ mod slack_search;
 mod statuses;
 mod support;
 mod terminal;
+mod told;

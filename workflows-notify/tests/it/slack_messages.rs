@@ -98,6 +98,40 @@ async fn a_run_that_is_known_by_little_has_a_message_too() {
     assert_golden("slack_little.txt", &text);
 }
 
+/// The texts of the links in a message, and where they lead.
+fn links(value: &serde_json::Value, found: &mut Vec<(String, String)>) {
+    match value {
+        serde_json::Value::Array(all) => all.iter().for_each(|one| links(one, found)),
+        serde_json::Value::Object(fields) if value["type"] == "link" => {
+            let field = |name: &str| fields[name].as_str().unwrap().to_owned();
+            found.push((field("text"), field("url")));
+        }
+        serde_json::Value::Object(fields) => fields.values().for_each(|one| links(one, found)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn links_lead_to_the_repository_the_pull_request_the_run_and_its_tasks() {
+    let chat = Chat::new();
+    chat.deliver(&chat.notifier(), &example(Transition::Failed)).await.unwrap();
+    let mut found = Vec::new();
+    for message in chat.slack.messages(&chat.channel) {
+        links(&message.blocks, &mut found);
+    }
+    let found: Vec<_> = found.iter().map(|(text, url)| (&**text, &**url)).collect();
+    assert_eq!(
+        found,
+        [
+            ("acme/api", "https://git.example.com/acme/api"),
+            ("#7", "https://git.example.com/acme/api/pull/7"),
+            ("Open the run", "https://ci.example.com/runs/7"),
+            ("build", "https://ci.example.com/runs/7#build"),
+            ("test", "https://ci.example.com/runs/7#test"),
+        ]
+    );
+}
+
 #[tokio::test]
 async fn somebody_s_own_words_and_whom_to_call() {
     let chat = Chat::new();
@@ -217,19 +251,36 @@ proptest! {
     fn slack_takes_whatever_a_run_says_and_takes_none_of_it_for_markup(
         view in view(),
         transition in proptest::sample::select(Transition::ALL.to_vec()),
+        own_words in any::<bool>(),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let chat = Chat::new();
         let url = chat.slack.create_webhook(&chat.channel);
+        let headline = "$(run.title) $(run.message) $(run.author) $(run.summary)";
         runtime.block_on(async {
-            let bot = chat.builder().mention("alice", "U024BE7LH").build().unwrap();
-            let headline = "$(run.title) $(run.message) $(run.author) $(run.summary)";
+            let bot = chat.builder().mention("alice", "U024BE7LH");
+            let bot = if own_words { bot.headline([transition], headline) } else { bot };
+            let bot = bot.build().unwrap();
             let incoming = SlackNotifier::incoming_webhook(secret(url))
+                .clock(std::sync::Arc::new(chat.clock.clone()))
                 .headline([transition], headline)
                 .build()
                 .unwrap();
-            chat.deliver(&bot, &told(transition, view.clone())).await.unwrap();
-            chat.deliver(&incoming, &told(transition, view)).await.unwrap();
+            // One of its own, one that is edited, one that joins them, which shows how many, and a
+            // process that finds all that.
+            for (n, is_told_before) in [false, true, false].into_iter().enumerate() {
+                let mut view = view.clone();
+                view.key = format!("k{n}").into();
+                let mut happened = told(transition, view.clone());
+                if is_told_before {
+                    let started = told(Transition::Started, view);
+                    happened.earlier = chat.deliver(&bot, &started).await.unwrap().reference;
+                }
+                chat.deliver(&bot, &happened).await.unwrap();
+                happened.may_have_reached = true;
+                chat.deliver(&chat.notifier(), &happened).await.unwrap();
+                chat.deliver(&incoming, &happened).await.unwrap();
+            }
         });
         for message in chat.slack.messages(&chat.channel) {
             prop_assert_eq!(rules::violations(&message.blocks), Vec::<String>::new());
