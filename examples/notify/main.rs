@@ -1,8 +1,9 @@
 //! Every message that people and programs get, on the terminal or for real.
 //!
-//! `cargo run -p example-notify` shows what the terminal and Slack would show of each transition, and
-//! how failures of one cause are put together, with a Slack that is played on loopback. Given
-//! somewhere to send them, it sends them there:
+//! `cargo run -p example-notify` shows what the terminal, Slack (by a bot and by an incoming webhook)
+//! and programs (by signed JSON and by CloudEvents) get of each transition, and how failures of one
+//! cause are put together, with a Slack and a receiver that are played on loopback. It fails when
+//! something of it does not come. Given somewhere to send them, it sends them there:
 //!
 //! ```text
 //! SLACK_TOKEN=xoxb-... cargo run -p example-notify -- --slack-channel C0123456789
@@ -14,6 +15,7 @@
 //! Read `story.rs` for what happens, and `main.rs` for how notifiers are made.
 
 mod play;
+mod receiver;
 mod story;
 
 use std::{error::Error, process::ExitCode, sync::Arc};
