@@ -106,6 +106,11 @@ fn each_rule_is_told_with_its_field_and_what_is_allowed() {
             "a trigger with `on: schedule` says when (add `schedule: { cron: \"0 3 * * *\" }`)",
         ),
         (
+            "triggers: [{ name: a, on: schedule, schedule: { cron: '0 0 30 2 *' } }]",
+            "spec.triggers[0].schedule.cron",
+            "\"0 0 30 2 *\": this cron line never fires (five fields: minute, hour, day of month, month, day of week, such as \"0 3 * * 1-5\"; or @hourly, @daily, @weekly, @monthly, @yearly)",
+        ),
+        (
             "triggers: [{ name: a, on: schedule, schedule: { cron: '@daily' }, filter: \
              'event.pull_request.draft' }]",
             "spec.triggers[0].filter",

@@ -159,8 +159,9 @@ mod tests {
         out
     }
 
-    fn kind_of(bytes: &[u8]) -> Option<ErrorKind> {
-        inspect(&mut &*bytes, LIMITS).err().map(|error| error.kind())
+    fn refused(bytes: &[u8]) -> (ErrorKind, String) {
+        let error = inspect(&mut &*bytes, LIMITS).unwrap_err();
+        (error.kind(), error.message().to_owned())
     }
 
     #[test]
@@ -179,12 +180,20 @@ mod tests {
         delta.extend(varint(1 << 40, 7, 0));
         let delta = pack(1, &[(7, delta.len() as u64, delta)]);
         let many = pack(11, &[]);
-        for bytes in [one_too_large, together, delta, many] {
+        for (bytes, what) in [
+            (one_too_large, "an object of 2000000 bytes is larger than 1000000"),
+            (together, "the pack unpacks to more than 1500000 bytes"),
+            (delta, "an object of 1099511627776 bytes is larger than 1000000"),
+            (many, "the pack has 11 objects, more than 10"),
+        ] {
             assert!(bytes.len() < 5_000);
-            assert_eq!(kind_of(&bytes), Some(ErrorKind::Invalid));
+            let message = format!("{what}; raise the driver's limit if this is meant");
+            assert_eq!(refused(&bytes), (ErrorKind::Invalid, message));
         }
         let longer_than_said = pack(1, &[(3, 100, zeros)]);
-        assert_eq!(kind_of(&longer_than_said), Some(ErrorKind::Transient));
+        let why =
+            "the server breaks the git protocol: an object of the pack is not as long as it says";
+        assert_eq!(refused(&longer_than_said), (ErrorKind::Transient, why.to_owned()));
     }
 
     proptest! {

@@ -164,8 +164,20 @@ mod tests {
 
     #[tokio::test]
     async fn lengths_that_cannot_be_are_refused() {
-        for bytes in ["0003", "fffff", "zzzz", "+004", "00", "0009abc", "-001"] {
-            assert!(all(reader(vec![bytes.into()])).await.is_err(), "{bytes}");
+        let no_number = "a packet's length is not hexadecimal";
+        let cut_off = "the answer ends within a packet";
+        for (bytes, what) in [
+            ("0003", "a packet's length is 3"),
+            ("fffff", "a packet is longer than 65520 bytes"),
+            ("zzzz", no_number),
+            ("+004", no_number),
+            ("-001", no_number),
+            ("00", cut_off),
+            ("0009abc", cut_off),
+        ] {
+            let error = all(reader(vec![bytes.into()])).await.unwrap_err();
+            let message = format!("the server breaks the git protocol: {what}");
+            assert_eq!(error.message(), message, "{bytes}");
         }
     }
 

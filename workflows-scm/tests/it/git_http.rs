@@ -116,7 +116,12 @@ async fn a_listing_over_the_limit_is_refused() {
     let driver = GitDriver::builder().base(&*server.url).max_refs(3).build().unwrap();
     let connection = connect(&driver, "api").await;
     let listed: Result<Vec<_>, _> = connection.refs(&["refs/".into()]).try_collect().await;
-    assert_eq!(listed.unwrap_err().kind(), ErrorKind::Invalid);
+    let error = listed.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert_eq!(
+        error.message(),
+        "the server lists more than 3 refs or 1048576 bytes; narrow the branches and tags, or raise the driver's limit"
+    );
     assert_eq!(refs(&*connection, &["refs/heads/b"]).await.len(), 1);
 }
 
@@ -405,11 +410,12 @@ async fn a_question_about_too_much_history_is_refused() {
     let driver = GitDriver::builder().base(&*server.url).max_history(5).build().unwrap();
     let connection = connect(&driver, "api").await;
     let history = connection.history().unwrap();
+    let too_much = "more than 5 commits would have to be looked at";
     let error = history.is_ancestor(&first, &repo.head()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert_eq!((error.kind(), error.message()), (ErrorKind::Invalid, too_much));
     let long_ago = Timestamp::UNIX_EPOCH;
     let error = history.first_parent_as_of("refs/heads/main", long_ago).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert_eq!((error.kind(), error.message()), (ErrorKind::Invalid, too_much));
 }
 
 #[tokio::test]
@@ -702,15 +708,22 @@ async fn a_pack_over_a_limit_is_refused() {
     let driver = GitDriver::builder().base(&*server.url).max_pack_bytes(100_000).build().unwrap();
     let connection = connect(&driver, "api").await;
     let everything = ReadLimit::bytes(usize::MAX);
-    for path in ["noise", "zeros"] {
+    for (path, what) in [
+        ("noise", "the server sends more than 100000 bytes"),
+        ("zeros", "an object of 20971520 bytes is larger than 100000"),
+    ] {
         let error = connection.read_file(&commit, path, everything).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{path}: {error}");
+        let message = format!("{what}; raise the driver's limit if this is meant");
+        assert_eq!(error.message(), message, "{path}");
     }
     assert_eq!(connection.read_file(&commit, "small", everything).await.unwrap(), "1");
     let driver = GitDriver::builder().base(&*server.url).max_objects(1).build().unwrap();
     let connection = connect(&driver, "api").await;
     let error = connection.read_file(&commit, "small", everything).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    let message = "objects, more than 1; raise the driver's limit if this is meant";
+    assert!(error.message().ends_with(message), "{error}");
 }
 
 #[tokio::test]

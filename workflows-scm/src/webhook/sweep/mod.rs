@@ -30,7 +30,7 @@ use crate::poll::{Pace, later};
 ///
 /// A delivery from the log is the same one as when it arrives: it has the same id under the same
 /// source. It is trusted because it was fetched over the host's authenticated API
-/// ([`Verified::fetched`]); the log keeps no raw bytes to check a signature of.
+/// ([`Verified::fetched`](workflows_core::Verified::fetched)); the log keeps no raw bytes to check a signature of.
 ///
 /// One look costs a call for each page of the log since the last one, and one for each delivery that
 /// the ledger does not have and of which something may come. They are taken in oldest first, and the
