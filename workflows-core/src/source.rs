@@ -37,9 +37,9 @@ use crate::{
 /// use tokio::sync::{Mutex, mpsc::Receiver};
 /// use tokio_util::sync::CancellationToken;
 /// use workflows_core::{
-///     EventKind, EventSource, Observation, RepoRef, Result, SourceContext, SourceName,
-///     SubjectClaim, Tenant,
+///     EventKind, EventSource, Observation, RepoRef, Result, SourceName, SubjectClaim, Tenant,
 ///     event::{Occurrence, Seen},
+///     source::SourceContext,
 /// };
 ///
 /// /// What was deployed, and the deployment's id.
