@@ -9,6 +9,10 @@ mod git_file;
 #[cfg(feature = "git")]
 mod git_http;
 #[cfg(feature = "git")]
+mod git_http_credentials;
+#[cfg(feature = "git")]
+mod git_http_failures;
+#[cfg(feature = "git")]
 mod git_ssh;
 #[cfg(feature = "github")]
 mod github;

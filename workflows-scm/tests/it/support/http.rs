@@ -18,6 +18,7 @@ use tokio::{
     process::Command,
 };
 use tokio_rustls::{TlsAcceptor, rustls, server::TlsStream};
+use workflows_scm::git::GitDriver;
 
 /// A request that the server got.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,4 +224,9 @@ async fn backend(
     let body = output[end + 4..].to_vec();
     let length = body.len();
     (answer.body(Body::from(body)).unwrap(), length)
+}
+
+/// A driver for a server's repositories that shows no credentials.
+pub(crate) fn anonymous(server: &Server) -> GitDriver {
+    GitDriver::at(&*server.url).unwrap()
 }

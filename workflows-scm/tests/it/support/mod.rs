@@ -11,7 +11,7 @@ use std::{
 use futures::TryStreamExt;
 use tempfile::TempDir;
 use workflows_core::{
-    CommitId, ConnectionName, RepoConnection, ScmDriver,
+    CommitId, ConnectionName, ErrorKind, RepoConnection, ScmDriver,
     repo::{ChangedFile, FileChange, RefPosition},
 };
 use workflows_scm::git::GitDriver;
@@ -108,6 +108,11 @@ impl TestRepository {
 
 pub(crate) async fn connect(driver: &GitDriver, repo: &str) -> Arc<dyn RepoConnection> {
     driver.connect(&ConnectionName::new("git"), repo).await.unwrap()
+}
+
+/// How a connection fails to find where `main` is.
+pub(crate) async fn kind_of(connection: &dyn RepoConnection) -> ErrorKind {
+    connection.resolve("refs/heads/main").await.unwrap_err().kind()
 }
 
 pub(crate) async fn refs(connection: &dyn RepoConnection, prefixes: &[&str]) -> Vec<RefPosition> {
