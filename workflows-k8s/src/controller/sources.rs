@@ -71,22 +71,31 @@ impl EventSource for ConnectionSources {
         let mut tasks = JoinSet::new();
         loop {
             let wanted = Arc::clone(&served.borrow_and_update());
+            for (key, one) in wanted.iter() {
+                let before = running.get(key);
+                if before.is_some_and(|(before, _)| before == one) {
+                    continue;
+                }
+                let before = before.map(|(before, _)| before.connection.key.clone());
+                if let Some(before) = before.filter(|before| *before != one.connection.key) {
+                    self.receivers.remove(&before, &key.0);
+                }
+                // What takes deliveries is there before what took them ends.
+                let stop = shutdown.child_token();
+                self.start(&mut tasks, &context, &key.0, &key.1, one, &stop);
+                if let Some((_, before)) = running.insert(key.clone(), (one.clone(), stop)) {
+                    before.cancel();
+                }
+            }
             running.retain(|key, (one, stop)| {
-                let stays = wanted.get(key) == Some(one);
+                let stays = wanted.contains_key(key);
                 if !stays {
                     stop.cancel();
                     self.receivers.remove(&one.connection.key, &key.0);
                 }
                 stays
             });
-            for ((tenant, name), one) in wanted.iter() {
-                if running.contains_key(&(tenant.clone(), name.clone())) {
-                    continue;
-                }
-                let stop = shutdown.child_token();
-                self.start(&mut tasks, &context, tenant, name, one, &stop);
-                running.insert((tenant.clone(), name.clone()), (one.clone(), stop));
-            }
+            self.receivers.are_complete();
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 changed = served.changed() => if changed.is_err() { break },
@@ -161,6 +170,8 @@ impl ConnectionSources {
                 let leader = self.leader.clone();
                 tasks.spawn(async move { registrar.run(context, leader, stop).await });
             }
+        } else {
+            self.receivers.remove(&connection.key, tenant);
         }
         if *tenant == connection.owner
             && let Some(watch) = connection.built.credential.clone()

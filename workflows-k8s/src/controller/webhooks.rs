@@ -16,7 +16,10 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, future};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{Instant, timeout_at},
+};
 use workflows_core::Tenant;
 use workflows_scm::webhook::{DeliveryHeaders, WebhookReceiver};
 
@@ -24,19 +27,27 @@ use super::objects::Key;
 
 /// So many kibibytes of deliveries are read at one time.
 const ROOM: usize = 128 << 10;
-/// How long a delivery may take to come in whole.
+/// How long a delivery may take to come in whole, and may wait for the first connections.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// How much longer it may take to store it. GitHub waits ten seconds for an answer.
+const LAST: Duration = Duration::from_secs(1);
 
 /// The receivers of each ScmConnection: one for each tenant that uses it.
 #[derive(Debug)]
 pub(super) struct Receivers {
     all: RwLock<BTreeMap<Key, BTreeMap<Tenant, WebhookReceiver>>>,
+    /// Whether the connections that there were at the start have their receivers.
+    complete: watch::Sender<bool>,
     room: Arc<Semaphore>,
 }
 
 impl Receivers {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { all: RwLock::default(), room: Arc::new(Semaphore::new(ROOM)) })
+        Arc::new(Self {
+            all: RwLock::default(),
+            complete: watch::Sender::new(false),
+            room: Arc::new(Semaphore::new(ROOM)),
+        })
     }
 
     pub(super) fn put(&self, key: Key, tenant: Tenant, receiver: WebhookReceiver) {
@@ -54,9 +65,40 @@ impl Receivers {
         }
     }
 
+    /// The connections that there are have their receivers from now on.
+    pub(super) fn are_complete(&self) {
+        self.complete.send_if_modified(|complete| !std::mem::replace(complete, true));
+    }
+
     fn of(&self, key: &Key) -> Vec<WebhookReceiver> {
         let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
         all.get(key).into_iter().flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    /// The receivers of a connection. What comes before there are any waits: no host sends again by
+    /// itself what it sent too early.
+    async fn find(&self, key: &Key, deadline: Instant) -> Result<Vec<WebhookReceiver>, Response> {
+        let mut complete = self.complete.subscribe();
+        let found = self.of(key);
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let told = |status: StatusCode, text: &'static str| {
+            (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
+        };
+        match timeout_at(deadline, complete.wait_for(|complete| *complete)).await {
+            Ok(Ok(_)) => {}
+            _ => {
+                let text = r#"{"error":"the connections were not read yet; send it again"}"#;
+                return Err(told(StatusCode::SERVICE_UNAVAILABLE, text));
+            }
+        }
+        let found = self.of(key);
+        if found.is_empty() {
+            let text = r#"{"error":"there is no connection of that name that takes deliveries"}"#;
+            return Err(told(StatusCode::NOT_FOUND, text));
+        }
+        Ok(found)
     }
 
     /// Reads a body as far as it may go, taking room for it as it comes.
@@ -89,13 +131,12 @@ async fn deliver(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let of_connection = receivers.of(&key);
-    if of_connection.is_empty() {
-        let text = r#"{"error":"there is no connection of that name that takes deliveries"}"#;
-        return (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "application/json")], text)
-            .into_response();
-    }
-    let (room, bytes) = match tokio::time::timeout(PATIENCE, receivers.read(body)).await {
+    let deadline = Instant::now() + PATIENCE;
+    let of_connection = match receivers.find(&key, deadline).await {
+        Ok(found) => found,
+        Err(answer) => return answer,
+    };
+    let (room, bytes) = match timeout_at(deadline, receivers.read(body)).await {
         Ok(Ok(read)) => read,
         Ok(Err(status)) => return status.into_response(),
         Err(_) => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
@@ -104,9 +145,50 @@ async fn deliver(
         headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?))),
     );
     let answers = of_connection.iter().map(|one| one.receive(&headers, bytes.clone()));
-    let answers = future::join_all(answers).await;
+    let Ok(answers) = timeout_at(deadline + LAST, future::join_all(answers)).await else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
     drop(room);
     // Whoever has it already knows it again: the host is told that it arrived when all have it.
     let worst = answers.into_iter().max_by_key(|answer| answer.status());
     worst.map_or_else(|| StatusCode::NOT_FOUND.into_response(), IntoResponse::into_response)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn delivered(receivers: &Arc<Receivers>) -> (StatusCode, String) {
+        let request = Request::post("/hooks/team-a/acme").body(Body::from("{}")).unwrap();
+        let answer = router(Arc::clone(receivers)).oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_before_connections_are_known_waits_for_them() {
+        let receivers = Receivers::new();
+        let mut early = std::pin::pin!(delivered(&receivers));
+        let waits = tokio::time::timeout(Duration::from_secs(7), &mut early).await;
+        assert!(waits.is_err(), "{waits:?}");
+        receivers.are_complete();
+        let (status, text) = early.await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert!(text.contains("there is no connection of that name"), "{text}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_too_long_is_told_to_send_again_before_the_host_gives_up() {
+        let receivers = Receivers::new();
+        let began = Instant::now();
+        let (status, text) = delivered(&receivers).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(text.contains("send it again"), "{text}");
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
 }

@@ -363,6 +363,30 @@ async fn what_was_sent_while_the_program_was_away_is_taken_in_once_and_in_order(
 }
 
 #[tokio::test]
+async fn the_first_look_and_each_that_found_something_are_followed_by_another_in_half_a_minute() {
+    let half_a_minute = SignedDuration::from_secs(30);
+    let mut world = World::new();
+    world.bench.start(sweep(&world));
+    world.bench.through().await;
+    world.repo.set_time("2026-01-01T00:00:05Z".parse().unwrap());
+    // As one that was answered too late to be in the log at the first look.
+    world.repo.push("ann", "main", &[("a", "1")]);
+    for found in ["created refs/heads/main", "created refs/heads/dev"] {
+        world.bench.after(half_a_minute).await;
+        assert_eq!(world.bench.heard().await.last().unwrap(), found);
+        world.repo.push("ann", "dev", &[("a", "2")]);
+    }
+    world.bench.after(half_a_minute).await;
+    assert_eq!(world.bench.heard().await.len(), 3);
+    world.bench.after(half_a_minute).await;
+    world.bench.clock.advance(FIVE_MINUTES - SignedDuration::from_secs(1));
+    settle().await;
+    assert!(world.bench.is_quiet(), "that one found nothing");
+    world.bench.after(SignedDuration::from_secs(1)).await;
+    world.bench.stop().await;
+}
+
+#[tokio::test]
 async fn what_arrived_is_not_fetched_again_and_the_log_says_the_same() {
     let mut world = World::new();
     world.runs();

@@ -27,7 +27,7 @@ pub(crate) struct World {
     /// Where GitHub delivers to.
     pub(crate) port: u16,
     pub(crate) directory: TempDir,
-    _hub: Hub,
+    hub: Hub,
     _app: AppHandle,
 }
 
@@ -78,7 +78,7 @@ impl World {
         post(&cluster, &custom("workflows"), &workflow).await;
         let directory = tempfile::tempdir().unwrap();
         write_kubeconfig(&cluster, &directory.path().join("kubeconfig"));
-        Self { cluster, tekton, repo, port, directory, _hub: hub, _app: app }
+        Self { cluster, tekton, repo, port, directory, hub, _app: app }
     }
 
     /// Makes a Secret of the team's.
@@ -148,11 +148,13 @@ impl World {
             }
             assert!(
                 Instant::now() < deadline,
-                "{} of {} commits are not concluded, among them {} with {} runs\n{}",
+                "{} of {} commits are not concluded, among them {} with {} runs, which GitHub told of \
+                 as {:?}\n{}",
                 left.len(),
                 commits.len(),
                 left[0],
                 self.runs_of(left[0]),
+                self.told_of(left[0]),
                 self.logs(),
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -164,7 +166,14 @@ impl World {
         checks.last().is_some_and(|check| check.conclusion.as_deref() == Some("success"))
     }
 
-    /// The last that the processes said.
+    /// The deliveries of a commit, each with the code that it was answered with.
+    fn told_of(&self, commit: &str) -> Vec<(String, Option<u16>)> {
+        let all = self.hub.deliveries().into_iter();
+        let of_commit = all.filter(|one| one.body.contains(commit));
+        of_commit.map(|one| (format!("{} {}", one.event, one.guid), one.status)).collect()
+    }
+
+    /// What the processes warned of, and the last that they said.
     pub(crate) fn logs(&self) -> String {
         let mut all = String::new();
         for entry in std::fs::read_dir(self.directory.path()).unwrap() {
@@ -172,8 +181,16 @@ impl World {
             if path.extension().is_some_and(|extension| extension == "log") {
                 let text = std::fs::read_to_string(&path).unwrap_or_default();
                 let lines: Vec<&str> = text.lines().collect();
-                let last = &lines[lines.len().saturating_sub(30)..];
-                all.push_str(&format!("{}:\n{}\n", path.display(), last.join("\n")));
+                let (before, last) = lines.split_at(lines.len().saturating_sub(30));
+                let warns = |line: &&&str| !line.contains("\"INFO\"");
+                let warned: Vec<&str> = before.iter().filter(warns).copied().collect();
+                let warned = &warned[warned.len().saturating_sub(30)..];
+                let name = path.display();
+                all.push_str(&format!(
+                    "{name}:\n{}\n...\n{}\n",
+                    warned.join("\n"),
+                    last.join("\n")
+                ));
             }
         }
         all

@@ -47,6 +47,8 @@ const PAGE_TRIES: u32 = 5;
 /// What came of a look that got through.
 #[derive(Debug, Default)]
 pub(super) struct Looked {
+    /// Whether something had not arrived.
+    pub(super) found: bool,
     /// What the look could not settle.
     pub(super) left: Option<Error>,
     /// When what could not be read is tried again.
@@ -115,6 +117,7 @@ impl<'a> Look<'a> {
         let (logged, mut left) = self.listed().await?;
         let newest = logged.iter().map(|one| one.sent_at).max();
         let missing = self.missing(logged).await?;
+        let found = !missing.is_empty();
         let taken = self.take_in(missing).await;
         if let (Ok(Moved::On), Some(newest)) = (&taken, newest) {
             self.position.settled(newest);
@@ -135,7 +138,7 @@ impl<'a> Look<'a> {
                 .with("the first", &first.delivery);
             left.get_or_insert(error);
         }
-        Ok(Looked { left, again: self.position.next_try() })
+        Ok(Looked { found, left, again: self.position.next_try() })
     }
 
     /// Tries those again that could not be read, each in its own time.

@@ -20,7 +20,9 @@ use super::WebhookReceiver;
 use crate::poll::{Pace, later};
 
 /// Reads a host's log of deliveries, at start and then at an interval, and takes in those that the
-/// ledger has not, as if they had arrived.
+/// ledger has not, as if they had arrived. After the first look, and after each that found something,
+/// the next one comes half a minute later: hosts log a delivery when it was answered or given up,
+/// and what kept one from arriving may last.
 ///
 /// Hosts do not send a failed delivery again by themselves, but keep it for days (GitHub for three:
 /// <https://docs.github.com/en/webhooks/testing-and-troubleshooting-webhooks/viewing-webhook-deliveries>),
@@ -48,6 +50,10 @@ pub struct DeliverySweep {
     pace: Pace,
     looking_back: SignedDuration,
 }
+
+/// When the log is looked at again after the first look, and after one that found something. Hosts
+/// wait ten seconds for an answer before they log that none came.
+const SOON_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
 #[derive(Debug, Clone)]
 enum Log {
@@ -129,6 +135,7 @@ impl EventSource for DeliverySweep {
 
     async fn run(&self, context: SourceContext, shutdown: CancellationToken) -> Result<()> {
         let mut failures = 0_u32;
+        let mut is_first = true;
         loop {
             let swept = tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
@@ -136,9 +143,11 @@ impl EventSource for DeliverySweep {
             };
             let now = context.clock.now();
             let next = match swept {
-                Ok(Looked { left, again }) => {
+                Ok(Looked { found, left, again }) => {
                     failures = 0;
-                    let next = later(now, self.pace.shortest);
+                    let calm = if is_first || found { SOON_AGAIN } else { SignedDuration::MAX };
+                    is_first = false;
+                    let next = later(now, self.pace.shortest.min(calm));
                     let next = again.map_or(next, |again| again.min(next));
                     match left {
                         None => context.succeeded(self.name.as_str()),
