@@ -21,7 +21,13 @@ pub(crate) fn release(claim: &Claim, error: &Error, now: Timestamp) -> Release {
         ErrorKind::Conflict if claim.attempts <= CONFLICTS_AT_ONCE => None,
         // Somebody else got on meanwhile. Who waits for longer each time loses to those who do not.
         ErrorKind::Conflict => Some(next_try(error, 1, &format!("{salt} {}", claim.attempts), now)),
-        _ => Some(next_try(error, claim.attempts, &salt, now)),
+        ErrorKind::RateLimited { until: Some(_) } => Some(next_try(error, 1, &salt, now)),
+        // Attempts that a crash broke off did not wait: what is due for a short time waits for one.
+        _ => {
+            let due_for = now.duration_since(claim.since);
+            let longest = due_for.checked_mul(3).unwrap_or(LONGEST).max(FIRST);
+            Some(next_try(error, claim.attempts, &salt, now).min(after(now, longest)))
+        }
     };
     Release { not_before, error: Some(error.to_string()) }
 }
@@ -88,22 +94,45 @@ mod tests {
         }
     }
 
+    fn claimed(attempts: u32) -> Claim {
+        Claim {
+            work: Work {
+                tenant: Tenant::default(),
+                stage: Stage::Schedule,
+                key: WorkKey::run("a".to_owned().into()),
+                detail: serde_json::Value::Null,
+            },
+            lease: Lease { id: 7, token: 1, until: Timestamp::UNIX_EPOCH },
+            attempts,
+            since: Timestamp::UNIX_EPOCH,
+            last_error: None,
+        }
+    }
+
+    #[test]
+    fn attempts_that_crashes_broke_off_make_nothing_wait_longer_than_it_was_due() {
+        let error = Error::transient("call", "down");
+        let waits = |due_for: i64| {
+            let now = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(due_for);
+            release(&claimed(20), &error, now).not_before.unwrap().duration_since(now).as_secs()
+        };
+        assert_eq!((waits(-60), waits(0), waits(8)), (1, 1, 24));
+        assert!((225..=300).contains(&waits(3_600)));
+        // Those that each waited are not touched by it.
+        let mut now = Timestamp::UNIX_EPOCH;
+        for attempts in 1..=12 {
+            let claim = claimed(attempts);
+            let next = release(&claim, &error, now).not_before.unwrap();
+            assert_eq!(next, next_try(&error, attempts, &claim.lease.id.to_string(), now));
+            now = next;
+        }
+    }
+
     #[test]
     fn a_conflict_is_tried_again_at_once_and_then_within_a_second_however_often() {
         let error = Error::conflict("commit", "a group has changed");
         for attempts in [1, 5, 6, 12, 4_000] {
-            let claim = Claim {
-                work: Work {
-                    tenant: Tenant::default(),
-                    stage: Stage::Schedule,
-                    key: WorkKey::run("a".to_owned().into()),
-                    detail: serde_json::Value::Null,
-                },
-                lease: Lease { id: 7, token: 1, until: Timestamp::UNIX_EPOCH },
-                attempts,
-                since: Timestamp::UNIX_EPOCH,
-                last_error: None,
-            };
+            let claim = claimed(attempts);
             let release = release(&claim, &error, Timestamp::UNIX_EPOCH);
             let waits = release.not_before.map(|at| at.duration_since(Timestamp::UNIX_EPOCH));
             match attempts {
