@@ -55,21 +55,19 @@ pub(super) struct Agenda {
     wanted: Arc<Interests>,
 }
 
-/// A look to come. Of those that have to wait until the same instant the one that has waited longest
-/// is first, so that no repository is passed over again and again.
+/// A look to come. Of those that have to wait until the same instant the one is first that has the
+/// least time left: where something happens before where nothing does, and no repository is passed
+/// over again and again.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Due {
     at: Timestamp,
-    /// When it would have been, had nothing held it up.
-    since: Timestamp,
+    /// Until when it should have been, whatever holds it up.
+    latest: Timestamp,
     key: Key,
 }
 
-impl Due {
-    fn at(at: Timestamp, key: Key) -> Self {
-        Self { at, since: at, key }
-    }
-}
+/// For so long a first look may be held up before it goes before others.
+const FIRST_LOOK: SignedDuration = SignedDuration::from_mins(30);
 
 /// Until when the looks through a connection wait.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +89,9 @@ pub(super) struct Entry {
     stale: bool,
     /// Whether a look got through.
     pub(super) looked: bool,
+    /// For how long a look may be held up before it goes before others: as long as it is from one to
+    /// the next.
+    pub(super) may_wait: SignedDuration,
     pub(super) failures: u32,
     pub(super) changed: Timestamp,
 }
@@ -113,7 +114,7 @@ impl Agenda {
                     match &mut entry.next {
                         Some(next) => {
                             self.due.remove(next);
-                            *next = Due::at(now, key);
+                            *next = Due { at: now, latest: super::later(now, entry.may_wait), key };
                             self.due.insert(next.clone());
                         }
                         None => entry.stale = true,
@@ -121,7 +122,8 @@ impl Agenda {
                 }
                 None => {
                     let interest = interest.clone();
-                    let next = Due::at(now, key.clone());
+                    let latest = super::later(now, FIRST_LOOK);
+                    let next = Due { at: now, latest, key: key.clone() };
                     self.due.insert(next.clone());
                     let entry = Entry {
                         interest,
@@ -129,6 +131,7 @@ impl Agenda {
                         has_slot: false,
                         stale: false,
                         looked: false,
+                        may_wait: FIRST_LOOK,
                         failures: 0,
                         changed: now,
                     };
@@ -155,7 +158,7 @@ impl Agenda {
             if self.due.first()?.at > now {
                 return None;
             }
-            let Due { since, key, .. } = self.due.pop_first()?;
+            let Due { latest, key, .. } = self.due.pop_first()?;
             let connection = (key.tenant.clone(), key.connection.clone());
             let Some(entry) = self.entries.get_mut(&key) else {
                 continue;
@@ -179,7 +182,7 @@ impl Agenda {
             };
             match later {
                 Some(at) => {
-                    let later = Due { at, since, key };
+                    let later = Due { at, latest, key };
                     entry.next = Some(later.clone());
                     self.due.insert(later);
                 }
@@ -210,19 +213,20 @@ impl Agenda {
 
     /// Puts a repository back after a look.
     pub(super) fn end(&mut self, key: &Key, next: Timestamp, now: Timestamp) {
-        let next = Due::at(next, key.clone());
-        self.put_back(next, now);
+        self.put_back(key, next, next, now);
     }
 
     /// Puts a repository back that is due, and has to wait.
     pub(super) fn put_off(&mut self, key: &Key, until: Timestamp, now: Timestamp) {
-        self.put_back(Due { at: until, since: now, key: key.clone() }, now);
+        self.put_back(key, until, now, now);
     }
 
-    fn put_back(&mut self, next: Due, now: Timestamp) {
-        if let Some(entry) = self.entries.get_mut(&next.key) {
+    fn put_back(&mut self, key: &Key, at: Timestamp, due: Timestamp, now: Timestamp) {
+        if let Some(entry) = self.entries.get_mut(key) {
             let stale = std::mem::take(&mut entry.stale);
-            let next = if stale { Due::at(now, next.key) } else { next };
+            let (at, due) = if stale { (now, now) } else { (at, due) };
+            let latest = super::later(due, entry.may_wait);
+            let next = Due { at, latest, key: key.clone() };
             if entry.next.replace(next.clone()).is_none() {
                 self.due.insert(next);
             }
@@ -273,6 +277,32 @@ mod tests {
         assert_eq!(next(&mut agenda, 100).as_deref(), Some("org/b"));
         assert_eq!(next(&mut agenda, 100).as_deref(), Some("org/c"));
         assert_eq!(next(&mut agenda, 100).as_deref(), Some("org/a"), "it was asked for last");
+    }
+
+    #[test]
+    fn after_a_hold_where_something_happens_comes_before_where_nothing_does() {
+        let mut agenda = agenda();
+        let minutes = SignedDuration::from_mins;
+        for may_wait in [30, 30, 1] {
+            let (key, _) = agenda.begin(None, at(0)).unwrap();
+            let entry = agenda.entries.get_mut(&key).unwrap();
+            (entry.looked, entry.may_wait) = (true, minutes(may_wait));
+            agenda.end(&key, at(60 * may_wait), at(0));
+        }
+        // The idle ones are due at 1,800, the active one, had it been looked at, at 1,810.
+        let (active, _) = agenda.begin(None, at(60)).unwrap();
+        assert_eq!(&*active.repo, "org/c");
+        agenda.end(&active, at(1_810), at(60));
+        agenda.hold(&active, at(1_900));
+        assert_eq!(next(&mut agenda, 1_850), None);
+        assert_eq!(next(&mut agenda, 1_900).as_deref(), Some("org/c"));
+        assert_eq!(next(&mut agenda, 1_900).as_deref(), Some("org/a"));
+        // Who waited for as long as it may goes first.
+        agenda.end(&active, at(3_590), at(1_900));
+        agenda.hold(&active, at(3_700));
+        assert_eq!(next(&mut agenda, 3_600), None);
+        assert_eq!(next(&mut agenda, 3_700).as_deref(), Some("org/b"), "until 3,600");
+        assert_eq!(next(&mut agenda, 3_700).as_deref(), Some("org/c"), "until 3,650");
     }
 
     #[test]

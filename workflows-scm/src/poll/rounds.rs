@@ -146,6 +146,7 @@ fn conclude(
             } else {
                 pace.after_first(key.jitter(), unchanged_for)
             };
+            entry.may_wait = pace.next(key.jitter(), unchanged_for);
             later(now, interval)
         }
         Err(_) => {
