@@ -69,7 +69,7 @@ impl Controller {
             leader: watch::channel(true).1,
         };
         #[cfg(feature = "github")]
-        let builder = builder.driver(super::GitHubKind);
+        let builder = builder.driver(super::GitHubKind::default());
         #[cfg(feature = "gitlab")]
         let builder = builder.driver(super::GitLabKind);
         #[cfg(feature = "git")]

@@ -1,16 +1,28 @@
 //! `driver: github`.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use workflows_core::{Error, Result};
-use workflows_scm::github::{GitHubCredentials, GitHubDriver};
+use workflows_core::{Error, Result, SecretRef, Tenant};
+use workflows_scm::github::{GitHubBudget, GitHubCredentials, GitHubDriver};
 
 use super::kinds::{BuiltConnection, DescribedConnection, DriverKind};
 use crate::resources::Credentials;
 
 /// The kind `github`: GitHub.com and GitHub Enterprise Server, with an App, a token, or nothing.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct GitHubKind;
+///
+/// Connections of one namespace that name the same Secret share its budget, and one that is changed
+/// goes on with what it had.
+#[derive(Debug, Clone, Default)]
+pub struct GitHubKind {
+    budgets: Arc<Mutex<BTreeMap<Credential, GitHubBudget>>>,
+}
+
+/// What GitHub counts the calls of: a server, and whose secret it is shown. A secret of another
+/// namespace is another one, so that nobody uses up what somebody else has.
+type Credential = (Option<String>, Tenant, Option<SecretRef>);
 
 /// What a hook of a repository is registered for: all events of which something can come.
 const HOOK_EVENTS: [&str; 10] = [
@@ -38,7 +50,7 @@ impl DriverKind for GitHubKind {
             return Err(Error::invalid(OPERATION, "spec.settings: driver github has none"));
         }
         let none = Credentials::default();
-        let credentials = match spec.credentials.as_ref().unwrap_or(&none) {
+        let (credentials, secret) = match spec.credentials.as_ref().unwrap_or(&none) {
             Credentials { basic: Some(_), .. } | Credentials { ssh_key: Some(_), .. } => {
                 return Err(Error::invalid(
                     OPERATION,
@@ -49,10 +61,12 @@ impl DriverKind for GitHubKind {
                 let id = u64::try_from(app.id).map_err(|_| {
                     Error::invalid(OPERATION, "spec.credentials.app.id: an App's id is positive")
                 })?;
-                GitHubCredentials::app(id, app.private_key.clone())
+                (GitHubCredentials::app(id, app.private_key.clone()), Some(&app.private_key))
             }
-            Credentials { token: Some(token), .. } => GitHubCredentials::token(token.clone()),
-            _ => GitHubCredentials::anonymous(),
+            Credentials { token: Some(token), .. } => {
+                (GitHubCredentials::token(token.clone()), Some(token))
+            }
+            _ => (GitHubCredentials::anonymous(), None),
         };
         let has_app = spec.credentials.as_ref().is_some_and(|one| one.app.is_some());
         let mut builder = GitHubDriver::builder()
@@ -71,7 +85,16 @@ impl DriverKind for GitHubKind {
         for pattern in &spec.repositories {
             builder = builder.allow(pattern);
         }
-        let driver = builder.build()?;
+        let credential = (spec.url.clone(), connection.tenant.clone(), secret.cloned());
+        let driver = {
+            let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(known) = budgets.get(&credential) {
+                builder = builder.shared_budget(known.clone());
+            }
+            let driver = builder.build()?;
+            budgets.entry(credential).or_insert_with(|| driver.shared_budget());
+            driver
+        };
         let built = BuiltConnection::new(Arc::new(driver.clone()))
             .with_deliveries(Arc::new(driver.deliveries()), HOOK_EVENTS);
         Ok(match has_app {

@@ -76,8 +76,9 @@ use crate::rest::{
 
 /// Reaches repositories on GitHub.com or a GitHub Enterprise Server with one credential.
 ///
-/// Clones are the same driver, with one budget. Two drivers that are built with one credential do not
-/// know of each other: let one serve all of its repositories.
+/// Clones are the same driver, with one budget. Let one driver serve all repositories of a credential,
+/// or let those that share it share its budget ([`GitHubDriverBuilder::shared_budget`]): GitHub counts
+/// the calls of all of them together.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -115,6 +116,11 @@ impl GitHubDriver {
     /// once it was used.
     pub fn budget(&self) -> Vec<CallBudget> {
         self.api.governor().snapshot()
+    }
+
+    /// The budget itself, for another driver with the same credential.
+    pub fn shared_budget(&self) -> GitHubBudget {
+        GitHubBudget(Arc::clone(self.api.governor()))
     }
 
     /// What a repository is called for good: the host and GitHub's number of it, which a rename or
@@ -211,6 +217,10 @@ impl ScmDriver for GitHubDriver {
     }
 }
 
+/// The budget of a credential, which the drivers that have it share.
+#[derive(Debug, Clone)]
+pub struct GitHubBudget(Arc<Governor<api::GitHub>>);
+
 /// What GitHub says of a repository.
 #[derive(Debug, Deserialize)]
 struct Repository {
@@ -227,7 +237,7 @@ const LIMITS: BudgetLimits = BudgetLimits {
     points: 850,
     content_a_minute: 75,
     content_an_hour: 480,
-    reserve: 20,
+    reserve: 10,
 };
 
 /// Describes a [`GitHubDriver`].
@@ -240,6 +250,7 @@ pub struct GitHubDriverBuilder {
     allowed: Vec<String>,
     clock: SharedClock,
     limits: BudgetLimits,
+    shared_budget: Option<GitHubBudget>,
     client: ClientOptions,
     memory_bytes: u64,
 }
@@ -254,6 +265,7 @@ impl Default for GitHubDriverBuilder {
             allowed: Vec::new(),
             clock: Arc::new(SystemClock),
             limits: LIMITS,
+            shared_budget: None,
             client: ClientOptions::default(),
             memory_bytes: 64 << 20,
         }
@@ -345,12 +357,20 @@ impl GitHubDriverBuilder {
         self
     }
 
-    /// The part of the hourly limit, in per cent, that polls and other background work leave alone;
-    /// 20 by default. What was read before, which costs nothing while it is unchanged, is asked for
-    /// until half of it is left.
+    /// The part of the hourly limit, in per cent, that polls and other background work never touch;
+    /// 10 by default. What always counts leaves as much again to polls of what was read before, which
+    /// cost nothing while it is unchanged.
     #[must_use]
     pub fn reserve(mut self, per_cent: u8) -> Self {
         self.limits.reserve = per_cent;
+        self
+    }
+
+    /// Has the driver keep GitHub's limits together with another that has the same credential, by
+    /// that one's `concurrency` and `reserve`.
+    #[must_use]
+    pub fn shared_budget(mut self, budget: GitHubBudget) -> Self {
+        self.shared_budget = Some(budget);
         self
     }
 
@@ -359,8 +379,8 @@ impl GitHubDriverBuilder {
     /// # Errors
     ///
     /// `Invalid` for an address that is none, a pattern that is none, a certificate that cannot be
-    /// read, a secret that is named while there is no store, and a credential that would go over
-    /// plain http to another machine.
+    /// read, a secret that is named while there is no store, a credential that would go over plain
+    /// http to another machine, and `concurrency` or `reserve` beside a shared budget.
     pub fn build(self) -> Result<GitHubDriver> {
         const OPERATION: &str = "build the GitHub driver";
         let has_credential = !matches!(self.credentials.0, Kind::Anonymous);
@@ -375,7 +395,16 @@ impl GitHubDriverBuilder {
         let secrets = own.into_iter().chain(&self.clone_token);
         check_named(OPERATION, secrets, self.keyring.as_ref())?;
         let allowed = allowed_patterns(OPERATION, &self.allowed)?;
-        let governor = Governor::new(self.limits, Arc::clone(&self.clock));
+        let governor = match self.shared_budget {
+            None => Governor::new(self.limits, Arc::clone(&self.clock)),
+            Some(GitHubBudget(shared)) if self.limits == LIMITS => shared,
+            Some(_) => {
+                return Err(Error::invalid(
+                    OPERATION,
+                    "a shared budget has its own concurrency and reserve; set them where it is made",
+                ));
+            }
+        };
         let transport = Arc::new(Transport::new(base, governor, &self.client)?);
         let authorizer = Authorizer::new(
             self.credentials.0,

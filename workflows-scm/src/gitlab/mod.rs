@@ -197,7 +197,7 @@ const LIMITS: BudgetLimits = BudgetLimits {
     points: 1_800,
     content_a_minute: 55,
     content_an_hour: 3_000,
-    reserve: 20,
+    reserve: 10,
 };
 
 /// Describes a [`GitLabDriver`].
@@ -321,7 +321,7 @@ impl GitLabDriverBuilder {
     }
 
     /// The part of the limit that GitLab tells, in per cent, that polls and other background work
-    /// leave alone; 20 by default.
+    /// never touch; 10 by default. All but polls of what was read before leave as much again.
     #[must_use]
     pub fn reserve(mut self, per_cent: u8) -> Self {
         self.limits.reserve = per_cent;

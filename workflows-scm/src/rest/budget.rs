@@ -72,7 +72,7 @@ pub(crate) struct BudgetLimits {
     pub(crate) content_a_minute: usize,
     /// Writes of content an hour.
     pub(crate) content_an_hour: usize,
-    /// The part of the host's limit, in per cent, that background work leaves alone.
+    /// The part of the host's limit, in per cent, that background work never touches.
     pub(crate) reserve: u8,
 }
 
@@ -272,16 +272,18 @@ impl<H: Host> Governor<H> {
         if let Some(window) = account.windows.get(resource) {
             let left = window.remaining.saturating_sub(account.in_flight);
             let reserve = window.part(self.limits.reserve);
+            // As much again is left by what always counts.
+            let twice = window.part(self.limits.reserve.saturating_mul(2));
             let told =
                 |reserve| (left <= reserve).then_some(("told by the host", window.resets_at));
             let refused = match (priority, cost) {
                 (Priority::Status, _) => told(0),
                 // One in fifty stays for what is shown.
                 (Priority::Fetch, _) => told(window.part(2)),
-                (Priority::Background, _) => told(reserve),
-                (Priority::Poll, Cost::Reread) => told(reserve / 2),
-                (Priority::Poll, _) => told(reserve)
-                    .or_else(|| window.next(left, reserve, H::WINDOW, now).map(|at| ("pace", at))),
+                (Priority::Background, _) => told(twice),
+                (Priority::Poll, Cost::Reread) => told(reserve),
+                (Priority::Poll, _) => told(twice)
+                    .or_else(|| window.next(left, twice, H::WINDOW, now).map(|at| ("pace", at))),
             };
             if refused.is_some() {
                 return refused;

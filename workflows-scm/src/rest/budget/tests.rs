@@ -92,7 +92,7 @@ async fn polls_that_count_are_spread_over_the_hour_and_what_was_missed_is_not() 
         }
         by_ten_minutes.push(used - before);
     }
-    assert_eq!(used, 4_000, "all but the reserve");
+    assert_eq!(used, 4_000, "all but twice the reserve");
     let hour = clock.now() + SignedDuration::from_hours(1);
     governor.observe(&WHO, StatusCode::OK, &told(5_000, 1_001, hour), "");
     call(&governor, Priority::Background, Cost::Read).await.unwrap();

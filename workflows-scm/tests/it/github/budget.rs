@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use jiff::{SignedDuration, Timestamp};
+use secrecy::SecretString;
 use serde_json::json;
 use workflows_core::{Clock, ErrorKind, RepoConnection, Result};
+use workflows_scm::github::GitHubCredentials;
 
 use super::{
     scripted::{Reply, Scripted},
@@ -66,6 +68,31 @@ async fn a_poll_leaves_the_reserve_to_what_runs_need() {
     assert_eq!(budget[0].credential, "token");
     assert_eq!(budget[0].resources[0].remaining, 1_000);
     assert_eq!(budget[0].in_flight, 0);
+}
+
+#[tokio::test]
+async fn drivers_that_share_a_budget_keep_it_together() {
+    let clock = clock();
+    let server = Scripted::one_by_one([limited(1_000)(Reply::ok(repository()))]).await;
+    let driver = with_token(&server.url, &clock);
+    let connection = connect(&driver).await.unwrap();
+    let builder = || {
+        super::world::driver(&server.url, &clock)
+            .credentials(GitHubCredentials::token(SecretString::from("t0ken".to_owned())))
+            .shared_budget(driver.shared_budget())
+    };
+    let other = builder().build().unwrap();
+    assert_eq!(other.budget(), driver.budget());
+    assert_eq!(other.budget()[0].resources[0].remaining, 1_000);
+    server.answer(|_| Reply::Json(429, Vec::new(), json!({"message": "no"})));
+    connect(&other).await.unwrap_err();
+    server.calls();
+    let error = connection.default_branch().await.unwrap_err();
+    assert_eq!(until(&error), instant("2026-01-02T03:05:05Z"), "what one is told, both heed");
+    assert_eq!(server.calls(), [""; 0]);
+
+    let error = builder().reserve(5).build().unwrap_err();
+    assert!(error.to_string().contains("set them where it is made"), "{error}");
 }
 
 #[tokio::test]
