@@ -164,7 +164,7 @@ async fn admission_that_fails_and_a_server_that_is_away_lose_nothing() {
 #[tokio::test]
 async fn a_server_that_is_started_anew_loses_nothing() {
     let platform = Platform::stand_in("its server is ended and started").await;
-    let (_hub, repo) = with_app(&platform).await;
+    let (hub, repo) = with_app(&platform).await;
     repo.push("topic", &[("a", "1")]);
     let number = repo.as_user("alice").open_pull_request("Do it", "topic", "main");
     let first = repo.head_of(number);
@@ -196,6 +196,12 @@ async fn a_server_that_is_started_anew_loses_nothing() {
         assert!(now < deadline, "the server is not missed: {:?}", health.problems());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    // What is delivered meanwhile is taken in: the secret was read before.
+    repo.push("other", &[("b", "1")]);
+    let other = repo.as_user("alice").open_pull_request("Do that", "other", "main");
+    hub.settle().await;
+    let codes: Vec<_> = hub.deliveries().iter().rev().take(3).map(|one| one.status).collect();
+    assert!(codes.iter().all(|code| code.is_some_and(|code| code < 300)), "{codes:?}");
     platform.cluster.come_back();
 
     let newer = platform.cluster.until("a newer run", |_| run_at(&platform, &second)).await;
@@ -209,7 +215,13 @@ async fn a_server_that_is_started_anew_loses_nothing() {
     conclusion(&repo, &first, "cancelled").await;
     platform.tekton.finish(TEAM, &name(&newer), true);
     conclusion(&repo, &second, "success").await;
-    assert_eq!(platform.tekton.runs().len(), 2);
+    let of_other = platform
+        .cluster
+        .until("a run of what was delivered meanwhile", |_| run_at(&platform, &repo.head_of(other)))
+        .await;
+    platform.tekton.finish(TEAM, &name(&of_other), true);
+    conclusion(&repo, &repo.head_of(other), "success").await;
+    assert_eq!(platform.tekton.runs().len(), 3);
     // What is applied counts again, though the watches began before what the server remembers.
     platform.apply("workflows", &crate::platform::workflow("late", |_| {})).await;
     assert!(platform.ready("Workflow", "late", "Registered").await.0);
