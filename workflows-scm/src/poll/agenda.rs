@@ -56,8 +56,8 @@ pub(super) struct Agenda {
 }
 
 /// A look to come. Of those that have to wait until the same instant the one is first that has the
-/// least time left: where something happens before where nothing does, and no repository is passed
-/// over again and again.
+/// least time left. So where something happens comes before where nothing does, also while there are
+/// more looks than a limit allows, and no repository is passed over again and again.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Due {
     at: Timestamp,
@@ -66,8 +66,11 @@ struct Due {
     key: Key,
 }
 
-/// For so long a first look may be held up before it goes before others.
-const FIRST_LOOK: SignedDuration = SignedDuration::from_mins(30);
+/// A look may be held up for so many times as long as it is from one to the next. Much, since what is
+/// behind its time goes before all that is not.
+const PATIENCE: i32 = 8;
+/// A first look may be held up for as long as others where nothing happens.
+const FIRST_LOOK: SignedDuration = SignedDuration::from_mins(PATIENCE as i64 * 30);
 
 /// Until when the looks through a connection wait.
 #[derive(Debug, Clone, Copy)]
@@ -89,9 +92,8 @@ pub(super) struct Entry {
     stale: bool,
     /// Whether a look got through.
     pub(super) looked: bool,
-    /// For how long a look may be held up before it goes before others: as long as it is from one to
-    /// the next.
-    pub(super) may_wait: SignedDuration,
+    /// For how long a look may be held up.
+    may_wait: SignedDuration,
     pub(super) failures: u32,
     pub(super) changed: Timestamp,
 }
@@ -211,6 +213,13 @@ impl Agenda {
         }
     }
 
+    /// Says how long it is from one look at a repository to the next.
+    pub(super) fn is_looked_at_every(&mut self, key: &Key, interval: SignedDuration) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.may_wait = interval.checked_mul(PATIENCE).unwrap_or(SignedDuration::MAX);
+        }
+    }
+
     /// Puts a repository back after a look.
     pub(super) fn end(&mut self, key: &Key, next: Timestamp, now: Timestamp) {
         self.put_back(key, next, next, now);
@@ -281,28 +290,21 @@ mod tests {
 
     #[test]
     fn after_a_hold_where_something_happens_comes_before_where_nothing_does() {
-        let mut agenda = agenda();
-        let minutes = SignedDuration::from_mins;
-        for may_wait in [30, 30, 1] {
-            let (key, _) = agenda.begin(None, at(0)).unwrap();
-            let entry = agenda.entries.get_mut(&key).unwrap();
-            (entry.looked, entry.may_wait) = (true, minutes(may_wait));
-            agenda.end(&key, at(60 * may_wait), at(0));
-        }
-        // The idle ones are due at 1,800, the active one, had it been looked at, at 1,810.
-        let (active, _) = agenda.begin(None, at(60)).unwrap();
-        assert_eq!(&*active.repo, "org/c");
-        agenda.end(&active, at(1_810), at(60));
-        agenda.hold(&active, at(1_900));
-        assert_eq!(next(&mut agenda, 1_850), None);
-        assert_eq!(next(&mut agenda, 1_900).as_deref(), Some("org/c"));
-        assert_eq!(next(&mut agenda, 1_900).as_deref(), Some("org/a"));
-        // Who waited for as long as it may goes first.
-        agenda.end(&active, at(3_590), at(1_900));
-        agenda.hold(&active, at(3_700));
-        assert_eq!(next(&mut agenda, 3_600), None);
-        assert_eq!(next(&mut agenda, 3_700).as_deref(), Some("org/b"), "until 3,600");
-        assert_eq!(next(&mut agenda, 3_700).as_deref(), Some("org/c"), "until 3,650");
+        let order = |active_due: i64| {
+            let mut agenda = agenda();
+            for (interval, due) in [(1_800, 1_800), (1_800, 1_800), (60, active_due)] {
+                let (key, _) = agenda.begin(None, at(0)).unwrap();
+                agenda.entries.get_mut(&key).unwrap().looked = true;
+                agenda.is_looked_at_every(&key, SignedDuration::from_secs(interval));
+                agenda.end(&key, at(due), at(0));
+                agenda.hold(&key, at(15_800));
+            }
+            assert_eq!(next(&mut agenda, 15_750), None);
+            [0; 3].map(|_| next(&mut agenda, 15_800).unwrap())
+        };
+        assert_eq!(order(15_700), ["org/c", "org/a", "org/b"]);
+        // The others are behind their time from 1,800 and eight times as long on.
+        assert_eq!(order(15_730), ["org/a", "org/b", "org/c"]);
     }
 
     #[test]

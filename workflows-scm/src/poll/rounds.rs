@@ -146,7 +146,7 @@ fn conclude(
             } else {
                 pace.after_first(key.jitter(), unchanged_for)
             };
-            entry.may_wait = pace.next(key.jitter(), unchanged_for);
+            agenda.is_looked_at_every(&key, pace.next(key.jitter(), unchanged_for));
             later(now, interval)
         }
         Err(_) => {
