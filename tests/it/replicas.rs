@@ -193,7 +193,7 @@ fn play(with: &Surroundings, server: &Server, executor: &Executor, kills: usize)
 
     let (mut killed, mut restarts, mut froze) = (0, 0, false);
     while killed < kills || replicas.iter().any(|replica| replica.frozen.is_some()) {
-        sleep(Duration::from_millis(dice.up_to(700)));
+        sleep(Duration::from_millis(dice.up_to(450)));
         match dice.up_to(5) {
             0 | 1 => pushes.next_branch("work"),
             2 => pushes.next_branch("queue"),

@@ -200,8 +200,10 @@ async fn a_server_that_is_started_anew_loses_nothing() {
     repo.push("other", &[("b", "1")]);
     let other = repo.as_user("alice").open_pull_request("Do that", "other", "main");
     hub.settle().await;
-    let codes: Vec<_> = hub.deliveries().iter().rev().take(3).map(|one| one.status).collect();
-    assert!(codes.iter().all(|code| code.is_some_and(|code| code < 300)), "{codes:?}");
+    let opened = hub.deliveries().into_iter().rev().find(|one| one.event == "pull_request");
+    let opened = opened.expect("GitHub tells of it");
+    assert!(opened.body.contains(&repo.head_of(other)));
+    assert!(opened.status.is_some_and(|code| code < 300), "{:?}", opened.status);
     platform.cluster.come_back();
 
     let newer = platform.cluster.until("a newer run", |_| run_at(&platform, &second)).await;

@@ -48,16 +48,19 @@ impl std::fmt::Display for Key {
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
     pub(super) entries: HashMap<Key, Entry>,
-    due: BTreeSet<Due>,
+    /// The looks to come, by when they are due.
+    to_come: BTreeSet<Due>,
+    /// Those of them that are due now, by how long they may still wait.
+    ready: BTreeSet<(Timestamp, Key)>,
     held: HashMap<(Tenant, ConnectionName), Held>,
     /// When each connection has room for the next look, where looks are spaced.
     slots: HashMap<(Tenant, ConnectionName), Timestamp>,
     wanted: Arc<Interests>,
 }
 
-/// A look to come. Of those that have to wait until the same instant the one is first that has the
-/// least time left. So where something happens comes before where nothing does, also while there are
-/// more looks than a limit allows, and no repository is passed over again and again.
+/// A look to come. Of those that are due the one is first that has the least time left. So where
+/// something happens comes before where nothing does, also while there are more looks than a limit
+/// allows, and no repository is passed over again and again.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Due {
     at: Timestamp,
@@ -115,9 +118,10 @@ impl Agenda {
                     entry.interest = interest.clone();
                     match &mut entry.next {
                         Some(next) => {
-                            self.due.remove(next);
+                            self.to_come.remove(next);
+                            self.ready.remove(&(next.latest, key.clone()));
                             *next = Due { at: now, latest: super::later(now, entry.may_wait), key };
-                            self.due.insert(next.clone());
+                            self.to_come.insert(next.clone());
                         }
                         None => entry.stale = true,
                     }
@@ -126,7 +130,7 @@ impl Agenda {
                     let interest = interest.clone();
                     let latest = super::later(now, FIRST_LOOK);
                     let next = Due { at: now, latest, key: key.clone() };
-                    self.due.insert(next.clone());
+                    self.to_come.insert(next.clone());
                     let entry = Entry {
                         interest,
                         next: Some(next),
@@ -145,7 +149,8 @@ impl Agenda {
             if let Some(entry) = self.entries.remove(&key)
                 && let Some(next) = entry.next
             {
-                self.due.remove(&next);
+                self.to_come.remove(&next);
+                self.ready.remove(&(next.latest, key));
             }
         }
     }
@@ -156,11 +161,13 @@ impl Agenda {
         spacing: Option<SignedDuration>,
         now: Timestamp,
     ) -> Option<(Key, RepoInterest)> {
+        while self.to_come.first().is_some_and(|due| due.at <= now)
+            && let Some(Due { latest, key, .. }) = self.to_come.pop_first()
+        {
+            self.ready.insert((latest, key));
+        }
         loop {
-            if self.due.first()?.at > now {
-                return None;
-            }
-            let Due { latest, key, .. } = self.due.pop_first()?;
+            let (latest, key) = self.ready.pop_first()?;
             let connection = (key.tenant.clone(), key.connection.clone());
             let Some(entry) = self.entries.get_mut(&key) else {
                 continue;
@@ -186,7 +193,7 @@ impl Agenda {
                 Some(at) => {
                     let later = Due { at, latest, key };
                     entry.next = Some(later.clone());
-                    self.due.insert(later);
+                    self.to_come.insert(later);
                 }
                 None => {
                     entry.next = None;
@@ -197,8 +204,9 @@ impl Agenda {
         }
     }
 
+    /// When the next look is due, when none is due now.
     pub(super) fn next(&self) -> Option<Timestamp> {
-        self.due.first().map(|due| due.at)
+        self.to_come.first().map(|due| due.at)
     }
 
     /// Lets the repositories of a connection wait. What is held back at a first look, which costs more
@@ -237,7 +245,7 @@ impl Agenda {
             let latest = super::later(due, entry.may_wait);
             let next = Due { at, latest, key: key.clone() };
             if entry.next.replace(next.clone()).is_none() {
-                self.due.insert(next);
+                self.to_come.insert(next);
             }
         }
     }
@@ -289,22 +297,27 @@ mod tests {
     }
 
     #[test]
-    fn after_a_hold_where_something_happens_comes_before_where_nothing_does() {
-        let order = |active_due: i64| {
+    fn where_something_happens_comes_before_where_nothing_does() {
+        let order = |active_due: i64, is_held: bool| {
             let mut agenda = agenda();
-            for (interval, due) in [(1_800, 1_800), (1_800, 1_800), (60, active_due)] {
-                let (key, _) = agenda.begin(None, at(0)).unwrap();
-                agenda.entries.get_mut(&key).unwrap().looked = true;
-                agenda.is_looked_at_every(&key, SignedDuration::from_secs(interval));
-                agenda.end(&key, at(due), at(0));
-                agenda.hold(&key, at(15_800));
+            let keys = [0; 3].map(|_| agenda.begin(None, at(0)).unwrap().0);
+            for (key, interval) in keys.iter().zip([1_800, 1_800, 60]) {
+                agenda.entries.get_mut(key).unwrap().looked = true;
+                agenda.is_looked_at_every(key, SignedDuration::from_secs(interval));
+                let due = if interval == 60 { active_due } else { interval };
+                agenda.end(key, at(due), at(0));
             }
-            assert_eq!(next(&mut agenda, 15_750), None);
+            if is_held {
+                agenda.hold(&keys[0], at(15_800));
+                assert_eq!(next(&mut agenda, 15_750), None);
+            }
             [0; 3].map(|_| next(&mut agenda, 15_800).unwrap())
         };
-        assert_eq!(order(15_700), ["org/c", "org/a", "org/b"]);
-        // The others are behind their time from 1,800 and eight times as long on.
-        assert_eq!(order(15_730), ["org/a", "org/b", "org/c"]);
+        for is_held in [false, true] {
+            assert_eq!(order(15_700, is_held), ["org/c", "org/a", "org/b"]);
+            // The others are behind their time from 1,800 and eight times as long on.
+            assert_eq!(order(15_730, is_held), ["org/a", "org/b", "org/c"]);
+        }
     }
 
     #[test]
