@@ -80,8 +80,9 @@ const FIRST_LOOK: SignedDuration = SignedDuration::from_mins(PATIENCE as i64 * 3
 struct Held {
     /// Those at what was never looked at.
     first: Timestamp,
-    /// The others.
+    /// The others that may wait for so long and longer.
     again: Timestamp,
+    may_wait: SignedDuration,
 }
 
 #[derive(Debug)]
@@ -173,7 +174,11 @@ impl Agenda {
                 continue;
             };
             let held = self.held.get(&connection);
-            let held = held.map(|held| if entry.looked { held.again } else { held.first });
+            let held = held.map(|held| match entry.looked {
+                false => held.first,
+                true if entry.may_wait >= held.may_wait => held.again,
+                true => Timestamp::MIN,
+            });
             let held = held.filter(|until| *until > now);
             let later = match (held, spacing) {
                 (Some(until), _) => {
@@ -210,14 +215,19 @@ impl Agenda {
     }
 
     /// Lets the repositories of a connection wait. What is held back at a first look, which costs more
-    /// than others, says nothing of the others.
-    pub(super) fn hold(&mut self, key: &Key, until: Timestamp) {
-        let looked = self.entries.get(key).is_some_and(|entry| entry.looked);
-        let none = Held { first: Timestamp::MIN, again: Timestamp::MIN };
+    /// than others, says nothing of the others; nor does what is held back where nothing happens say
+    /// something of where much does, for a look that was made shortly before may cost nothing.
+    pub(super) fn hold(&mut self, key: &Key, until: Timestamp, now: Timestamp) {
+        let Some(entry) = self.entries.get(key) else { return };
+        let none =
+            Held { first: Timestamp::MIN, again: Timestamp::MIN, may_wait: SignedDuration::MAX };
         let held = self.held.entry((key.tenant.clone(), key.connection.clone())).or_insert(none);
         held.first = until.max(held.first);
-        if looked {
+        if entry.looked {
+            let is_over = held.again <= now;
             held.again = until.max(held.again);
+            held.may_wait =
+                if is_over { entry.may_wait } else { entry.may_wait.min(held.may_wait) };
         }
     }
 
@@ -288,7 +298,7 @@ mod tests {
         let mut agenda = agenda();
         let (first, _) = agenda.begin(None, at(0)).unwrap();
         assert_eq!(&*first.repo, "org/a");
-        agenda.hold(&first, at(100));
+        agenda.hold(&first, at(100), at(1));
         agenda.put_off(&first, at(100), at(1));
         assert_eq!(next(&mut agenda, 50), None, "all of the connection wait");
         assert_eq!(next(&mut agenda, 100).as_deref(), Some("org/b"));
@@ -308,7 +318,7 @@ mod tests {
                 agenda.end(key, at(due), at(0));
             }
             if is_held {
-                agenda.hold(&keys[0], at(15_800));
+                agenda.hold(&keys[2], at(15_800), at(0));
                 assert_eq!(next(&mut agenda, 15_750), None);
             }
             [0; 3].map(|_| next(&mut agenda, 15_800).unwrap())
@@ -321,6 +331,25 @@ mod tests {
     }
 
     #[test]
+    fn a_hold_where_nothing_happens_does_not_hold_up_where_something_does() {
+        let mut agenda = agenda();
+        let keys = [0; 3].map(|_| agenda.begin(None, at(0)).unwrap().0);
+        for (key, interval) in keys.iter().zip([1_800, 1_900, 60]) {
+            agenda.entries.get_mut(key).unwrap().looked = true;
+            agenda.is_looked_at_every(key, SignedDuration::from_secs(interval));
+            agenda.end(key, at(10), at(0));
+        }
+        agenda.hold(&keys[0], at(100), at(5));
+        assert_eq!(next(&mut agenda, 50).as_deref(), Some("org/c"));
+        assert_eq!(next(&mut agenda, 50), None);
+        agenda.hold(&keys[2], at(150), at(50));
+        agenda.put_off(&keys[2], at(150), at(50));
+        assert_eq!(next(&mut agenda, 149), None, "what holds that one up holds up all");
+        let all = [0; 3].map(|_| next(&mut agenda, 150).unwrap());
+        assert_eq!(all, ["org/c", "org/a", "org/b"]);
+    }
+
+    #[test]
     fn a_first_look_that_is_held_back_holds_up_first_looks_alone() {
         let mut agenda = agenda();
         let (looked, _) = agenda.begin(None, at(0)).unwrap();
@@ -328,11 +357,11 @@ mod tests {
         agenda.end(&looked, at(45), at(0));
         let (new, _) = agenda.begin(None, at(0)).unwrap();
         assert_eq!(&*new.repo, "org/b");
-        agenda.hold(&new, at(100));
+        agenda.hold(&new, at(100), at(1));
         agenda.put_off(&new, at(100), at(1));
         assert_eq!(next(&mut agenda, 50).as_deref(), Some("org/a"));
         assert_eq!(next(&mut agenda, 50), None);
-        agenda.hold(&looked, at(200));
+        agenda.hold(&looked, at(200), at(50));
         agenda.put_off(&looked, at(200), at(50));
         assert_eq!(next(&mut agenda, 199), None, "what is told of the others is told of all");
         assert_eq!(next(&mut agenda, 200).as_deref(), Some("org/c"));

@@ -128,7 +128,7 @@ fn conclude(
     {
         let until = until.max(later(now, SignedDuration::from_secs(1)));
         context.failed(&key.to_string(), error, until);
-        agenda.hold(&key, until);
+        agenda.hold(&key, until, now);
         agenda.put_off(&key, until, now);
         return;
     }
