@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    AttemptId, CancelMode, CommitId, EventKey, GroupKey, RepoRef, RunKey, SinkName, TaskStatus,
-    Tenant, WorkflowId, event::SubjectKey, policy::Facts, sink::RunResult, workflow::Strategy,
+    AttemptId, CancelMode, CommitId, EventKey, GroupKey, NotifierName, RepoRef, RunKey, SinkName,
+    TaskStatus, Tenant, WorkflowId, event::SubjectKey, policy::Facts, sink::RunResult,
+    workflow::Strategy,
 };
 
 /// One execution asked for, as the ledger keeps it.
@@ -101,6 +102,10 @@ pub struct Run {
     /// Which notifiers are told about which transitions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<crate::workflow::Notification>,
+    /// Those of these notifiers that its workflow asks for itself, rather than the connection or the
+    /// platform for it: the policy is asked about them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asked_notifiers: Vec<NotifierName>,
     /// The name of its status on the commit; `None` when it shows none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status_context: Option<Arc<str>>,

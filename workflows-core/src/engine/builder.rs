@@ -25,7 +25,7 @@ use super::{
 use crate::{
     ConnectionName, DefaultPolicy, EventSource, Notifier, NotifierName, Policy, RunSink, ScmDriver,
     SecretStore, SharedClock, SinkName, StaticSecrets, Store, SystemClock, Tenant,
-    matching::{Expression, Filter, Filters},
+    matching::{Filter, Filters},
     workflow::{LoadedWorkflow, Notification, PackedWorkflow},
 };
 
@@ -405,10 +405,8 @@ impl EngineBuilder {
                 one.notifier.as_str(),
             ));
         }
-        if let Some(filter) = &one.filter
-            && let Err(error) = Expression::over_runs(filter)
-        {
-            problems.add(format!("{who} has a filter that cannot be used: {error}: {filter}"));
+        if let Err(error) = one.check() {
+            problems.add(format!("{who} has an entry that cannot be used: {error}"));
         }
     }
 

@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 
 use super::{backoff, core::Core, masking::fingerprints, transition::follow};
 use crate::{
-    CancelMode, Capability, Error, ErrorKind, Result, Run, RunSink, RunState,
+    CancelMode, Capability, Error, ErrorKind, NotifierName, Result, Run, RunSink, RunState,
     policy::{PlannedRun, Verdict},
     run::CancelReason,
     sink::{EnsuredRun, GivenCredential, RunRequest, SinkRun},
@@ -303,7 +303,7 @@ async fn created(
 /// Asks the policy again. What was allowed when the run was planned may have been revoked since.
 async fn refusal(core: &Core, run: &Run) -> Result<Option<String>> {
     let may_start = may_start(core, run).await;
-    let notifiers = core.notifiers.asked_for(&core.connections, run);
+    let notifiers = run.asked_notifiers.iter().map(NotifierName::as_str).collect();
     let metadata = metadata(run);
     let planned = PlannedRun::new(
         &run.tenant,

@@ -1,9 +1,10 @@
-//! Connections and notifiers that come, change and go while the engine works.
+//! Connections, notifiers and who is told by default: what comes, changes and goes while the engine
+//! works.
 
 use std::sync::Arc;
 
 use super::{
-    EngineHandle,
+    EngineHandle, NotifyPolicy,
     connections::{Connection, ConnectionOptions},
 };
 use crate::{ConnectionName, Notifier, NotifierName, ScmDriver, Tenant};
@@ -55,5 +56,16 @@ impl EngineHandle {
             self.core.definitions.names_changed();
         }
         removed
+    }
+
+    /// Says who is told about the runs of a tenant that are planned from now on, besides whom the
+    /// engine was built to tell ([`EngineBuilder::notify`](super::EngineBuilder::notify)) and in place
+    /// of what was said here before: `by_default` counts where it has an entry, and the engine's own
+    /// otherwise; whom both name in `always` is told.
+    ///
+    /// A notification to a notifier that the tenant lacks, or with a filter that is none
+    /// ([`Notification::check`](crate::workflow::Notification::check)), is a dead letter.
+    pub fn set_notify_policy(&self, tenant: &Tenant, policy: NotifyPolicy) {
+        self.core.notifiers.add_policy(tenant, policy);
     }
 }

@@ -10,7 +10,7 @@ use moka::future::Cache;
 
 use super::{connections::ConnectionTable, destinations::Destinations};
 use crate::{
-    CommitId, ConnectionName, Error, Notifier, NotifierName, RepoId, Result, Run, Tenant,
+    CommitId, ConnectionName, Error, Notifier, NotifierName, RepoId, Result, Tenant,
     matching::Expression, repo::CommitInfo, workflow::Notification,
 };
 
@@ -53,7 +53,7 @@ impl NotifyPolicy {
     }
 }
 
-/// The policies of all tenants.
+/// The policies of all tenants that an engine is built with.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct NotifyPolicies {
     pub(crate) of: BTreeMap<Tenant, NotifyPolicy>,
@@ -80,6 +80,8 @@ type Table = BTreeMap<Key, Arc<dyn Notifier>>;
 pub(crate) struct Notifiers {
     table: RwLock<Table>,
     policies: NotifyPolicies,
+    /// What was said while the engine works, by tenant.
+    added: RwLock<BTreeMap<Tenant, NotifyPolicy>>,
     pub(crate) destinations: Destinations,
     filters: Cache<Arc<str>, Result<Arc<Expression>, String>>,
     pub(super) commits: Cache<(Tenant, RepoId, CommitId), Arc<CommitInfo>>,
@@ -93,6 +95,7 @@ impl Notifiers {
         Self {
             table: RwLock::new(table),
             policies,
+            added: RwLock::default(),
             destinations: Destinations::default(),
             filters: Cache::new(Self::KEPT),
             commits: Cache::new(Self::KEPT),
@@ -113,6 +116,15 @@ impl Notifiers {
     pub(crate) fn remove(&self, tenant: &Tenant, name: &NotifierName) -> bool {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
         table.remove(&(tenant.clone(), name.clone())).is_some()
+    }
+
+    /// Says who else is told about runs of a tenant from now on, in place of what was added before.
+    pub(crate) fn add_policy(&self, tenant: &Tenant, policy: NotifyPolicy) {
+        let mut added = self.added.write().unwrap_or_else(PoisonError::into_inner);
+        match policy == NotifyPolicy::default() {
+            true => added.remove(tenant),
+            false => added.insert(tenant.clone(), policy),
+        };
     }
 
     /// Their tenants and names, as they are now.
@@ -140,28 +152,18 @@ impl Notifiers {
         connection: &ConnectionName,
         own: Option<&Vec<Notification>>,
     ) -> Vec<Notification> {
-        let policy = self.policies.of(tenant);
+        let built = self.policies.of(tenant);
+        let nothing = NotifyPolicy::default();
+        let added = self.added.read().unwrap_or_else(PoisonError::into_inner);
+        let added = added.get(tenant).unwrap_or(&nothing);
         let of_connection = connections.get(tenant, connection).ok();
         let of_connection = of_connection.as_ref().and_then(|one| one.options.notify.as_ref());
-        let closest = own.or(of_connection).unwrap_or(&policy.by_default);
-        closest.iter().chain(&policy.always).cloned().collect()
-    }
-
-    /// The notifiers that a run asks for itself, rather than the platform for it.
-    pub(crate) fn asked_for<'a>(
-        &self,
-        connections: &ConnectionTable,
-        run: &'a Run,
-    ) -> Vec<&'a str> {
-        let of_connection = connections.get(&run.tenant, &run.repo.connection).ok();
-        let of_connection = of_connection.as_ref().and_then(|one| one.options.notify.as_ref());
-        let platforms = |one: &&Notification| {
-            self.policies
-                .entries(&run.tenant)
-                .chain(of_connection.into_iter().flatten())
-                .any(|known| known == *one)
+        let by_default = match added.by_default.is_empty() {
+            true => &built.by_default,
+            false => &added.by_default,
         };
-        run.notify.iter().filter(|one| !platforms(one)).map(|one| one.notifier.as_str()).collect()
+        let closest = own.or(of_connection).unwrap_or(by_default);
+        closest.iter().chain(&built.always).chain(&added.always).cloned().collect()
     }
 
     /// A filter, compiled once.

@@ -16,8 +16,8 @@ use super::{
     scheduler,
 };
 use crate::{
-    AttemptId, CommitId, Error, ErrorKind, Event, Result, Run, RunKey, RunState, Workflow,
-    WorkflowId,
+    AttemptId, CommitId, Error, ErrorKind, Event, NotifierName, Result, Run, RunKey, RunState,
+    Workflow, WorkflowId,
     matching::{MatchInput, MatchedCommand},
     policy::{Facts, PlannedRun as Asked, Verdict},
     run::Origin,
@@ -66,6 +66,11 @@ pub(crate) fn context(core: &Core, workflow: &Workflow, trigger: &str) -> Arc<st
 pub(crate) fn told(core: &Core, event: &Event, workflow: &Workflow) -> Vec<Notification> {
     let (connection, own) = (&event.repo.connection, workflow.spec.notify.as_ref());
     core.notifiers.told(&core.connections, &event.tenant, connection, own)
+}
+
+/// The notifiers that a workflow asks for itself.
+fn asked_notifiers(workflow: &Workflow) -> Vec<NotifierName> {
+    workflow.spec.notify.iter().flatten().map(|one| one.notifier.clone()).collect()
 }
 
 /// Why there is no run.
@@ -253,6 +258,7 @@ impl Planning<'_> {
             credential_until: None,
             remarks: self.remarks(delay.as_ref()),
             notify,
+            asked_notifiers: asked_notifiers(workflow),
             status_context: Some(status_context),
             retention: spec.retention.clone(),
             facts,
@@ -332,8 +338,8 @@ impl Planning<'_> {
         let mut metadata = workflow.metadata.labels.clone();
         metadata.extend(workflow.metadata.annotations.clone());
         let in_repository = self.candidate.defined_at.is_some();
-        let asked_for = workflow.spec.notify.iter().flatten();
-        let notifiers = asked_for.map(|one| one.notifier.as_str()).collect();
+        let asked_notifiers = asked_notifiers(workflow);
+        let notifiers = asked_notifiers.iter().map(NotifierName::as_str).collect();
         let asked = Asked::new(
             &self.planner.event.tenant,
             &self.planner.event.repo,

@@ -208,6 +208,7 @@ pub(super) fn read(sink: &SinkName, existing: ExistingRun, now: Timestamp) -> Op
         credential_until: credential.and_then(|credential| credential.expires_at),
         remarks: BTreeMap::from([(ADOPTED.to_owned(), "the ledger was rebuilt".to_owned())]),
         notify: notify.unwrap_or_default(),
+        asked_notifiers: Vec::new(),
         status_context: told("status").map(Into::into),
         retention: told("retention").and_then(|retention| serde_json::from_str(retention).ok()),
         facts: Vec::new(),

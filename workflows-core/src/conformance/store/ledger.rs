@@ -236,6 +236,7 @@ pub(crate) fn planned(name: &str, event: &str, order: i64, at: Timestamp) -> Run
         credential_until: None,
         remarks: BTreeMap::new(),
         notify: Vec::new(),
+        asked_notifiers: Vec::new(),
         status_context: None,
         retention: None,
         facts: Vec::new(),

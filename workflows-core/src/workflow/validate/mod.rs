@@ -19,7 +19,10 @@ use super::{
     load::{DocumentPlace, LoadContext, SELF},
     problem::{Problem, did_you_mean, shown},
 };
-use crate::matching::{Expression, Pattern};
+use crate::{
+    Error, Result,
+    matching::{Expression, Pattern},
+};
 
 /// The most items of a list of the document.
 const LONGEST_LIST: usize = 256;
@@ -299,6 +302,29 @@ fn notify(
         && let Err(error) = Expression::over_runs(filter)
     {
         problems.add(format!("{field}.filter"), error);
+    }
+}
+
+impl Notification {
+    /// Checks what does not hang on which notifiers there are: that it names one, that it is about some
+    /// transition, and that its filter is CEL over `run` and `event`.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid`, with each field and what is wrong with it.
+    pub fn check(&self) -> Result<()> {
+        let mut problems = Problems::default();
+        notify("", self, &LoadContext::registered(), &mut problems);
+        if problems.0.is_empty() {
+            return Ok(());
+        }
+        let told = problems.0.iter().map(|problem| {
+            let field = problem.field.trim_start_matches('.');
+            let remedy = problem.remedy.iter().map(|remedy| format!("; {remedy}"));
+            format!("{field}: {}{}", problem.message, remedy.collect::<String>())
+        });
+        let told: Vec<String> = told.collect();
+        Err(Error::invalid("read a notification", told.join("; ")))
     }
 }
 

@@ -4,8 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use workflows_core::{
-    Delivered, NotificationView, Notifier, Result, RunPhase, Tenant, Transition,
+    DefaultPolicy, Delivered, NotificationView, Notifier, Policy, Result, RunPhase, RunState,
+    Tenant, Transition,
     engine::{ConnectionOptions, NotifyPolicy},
+    policy::{Facts, PlannedRun, Verdict},
     workflow::Notification,
 };
 
@@ -76,6 +78,94 @@ async fn the_closest_that_says_anything_counts_and_some_are_told_in_any_case() {
     assert_eq!(told("\n  notify: []", nothing(), by_default()).await, (false, false));
     let always = by_default().always(audit());
     assert_eq!(told("\n  notify: []", nothing(), always).await, (false, true));
+}
+
+#[tokio::test]
+async fn who_is_told_can_be_said_while_the_engine_works_besides_what_it_was_built_with() {
+    let tenant = Tenant::default();
+    let built = NotifyPolicy::new().by_default([Notification::new("team", END)]);
+    let (world, [team, audit]) = world(PUSH, ConnectionOptions::default(), built);
+    let counts = || (team.told().len(), audit.told().len());
+    let says = |policy| world.engine.handle().set_notify_policy(&tenant, policy);
+    let one_more = async |content: &str| {
+        world.hears(world.repo.push("alice", "main", &[("a", content)])).await;
+        let run = world.runs().await.pop().unwrap();
+        world.sink.set_phase(&run.key, RunPhase::Succeeded);
+        world.passes(jiff::SignedDuration::from_secs(30));
+        world.settles().await;
+        run
+    };
+    one_more("1").await;
+    assert_eq!(counts(), (1, 0));
+    says(NotifyPolicy::new().always([Notification::new("audit", END)]));
+    let run = one_more("2").await;
+    assert_eq!(counts(), (2, 1));
+    assert_eq!(run.asked_notifiers, []);
+    says(NotifyPolicy::new().by_default([Notification::new("audit", END)]));
+    one_more("3").await;
+    assert_eq!(counts(), (2, 2));
+    says(NotifyPolicy::new());
+    one_more("4").await;
+    assert_eq!(counts(), (3, 2));
+}
+
+#[tokio::test]
+async fn a_policy_is_asked_about_what_a_workflow_asks_for_and_about_nothing_else() {
+    let spec = "
+  triggers: [{ name: push, on: push }]
+  concurrency: [{ group: all, strategy: queue, maxRunning: 1 }]";
+    let asked = NotifiersAsked::default();
+    let built = NotifyPolicy::new().by_default([Notification::new("team", END)]);
+    let world = World::built(&workflow("ci", spec), ConnectionOptions::default(), |builder| {
+        let [team, audit] = [Recorder::default(), Recorder::default()];
+        let builder = builder.notifier("team", Arc::new(team)).notifier("audit", Arc::new(audit));
+        builder.notify(built).policy(Arc::new(asked.clone()))
+    });
+    world.hears(world.repo.push("alice", "main", &[("a", "1")])).await;
+    world.hears(world.repo.push("alice", "main", &[("a", "2")])).await;
+    // The second run was planned when others were told by default than when it is created.
+    let default = NotifyPolicy::new().by_default([Notification::new("audit", END)]);
+    world.engine.handle().set_notify_policy(&Tenant::default(), default);
+    let first = world.runs().await.remove(0);
+    world.sink.set_phase(&first.key, RunPhase::Succeeded);
+    world.passes(jiff::SignedDuration::from_secs(30));
+    world.settles().await;
+    assert_eq!(world.runs().await[1].state, RunState::Running);
+    assert_eq!(*asked.0.lock().unwrap(), [""; 4]);
+
+    let own = workflow("ci", &format!("{spec}\n  notify: [{{ notifier: audit, on: [started] }}]"));
+    world.hears(world.repo.push("alice", "main", &[(".tekton/ci.yaml", &own)])).await;
+    assert_eq!(asked.0.lock().unwrap().last().unwrap(), "audit");
+}
+
+/// Allows everything, and keeps which notifiers it was asked about.
+#[derive(Debug, Clone, Default)]
+struct NotifiersAsked(Arc<Mutex<Vec<String>>>);
+
+#[async_trait]
+impl Policy for NotifiersAsked {
+    async fn decide(&self, facts: &Facts) -> Result<Verdict> {
+        DefaultPolicy.decide(facts).await
+    }
+
+    async fn judge(&self, run: &PlannedRun<'_>) -> Result<Verdict> {
+        self.0.lock().unwrap().push(run.notifiers.join(","));
+        Ok(Verdict::Allow)
+    }
+
+    fn version(&self, _: &Tenant) -> String {
+        "1".to_owned()
+    }
+}
+
+#[test]
+fn an_entry_that_cannot_be_used_says_why() {
+    assert!(Notification::of("team").check().is_ok());
+    let wrong = Notification::new("", []).only_if("run.state == ");
+    let problem = wrong.check().unwrap_err().to_string();
+    for part in ["notifier: a notifier has a name", "on: nobody would ever be told", "filter: "] {
+        assert!(problem.contains(part), "{problem}");
+    }
 }
 
 #[tokio::test]

@@ -266,6 +266,7 @@ impl World {
             credential_until: None,
             remarks: Default::default(),
             notify: Vec::new(),
+            asked_notifiers: Vec::new(),
             status_context: Some("workflows/ci".into()),
             retention: None,
             facts: vec![facts],
