@@ -31,6 +31,7 @@ use crate::repeated::repeated;
 pub(super) struct GitRepository {
     pub(super) repo: RepoRef,
     pub(super) clone_url: String,
+    pub(super) page: Option<String>,
     pub(super) place: Place,
     pub(super) settings: Arc<Settings>,
     pub(super) caches: Arc<Caches>,
@@ -133,7 +134,11 @@ impl RepoConnection for GitRepository {
     }
 
     fn links(&self) -> RepoLinks {
-        RepoLinks::clone_from(&self.clone_url)
+        let links = RepoLinks::clone_from(&self.clone_url);
+        match &self.page {
+            Some(page) => links.with_web_url(page),
+            None => links,
+        }
     }
 
     async fn default_branch(&self) -> Result<Arc<str>> {

@@ -12,6 +12,7 @@ mod http;
 mod object_cache;
 mod objects;
 mod pack;
+mod page;
 mod pkt;
 mod protocol;
 mod remote;
@@ -29,6 +30,7 @@ use bytes::Bytes;
 use git2::Oid;
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
+use url::Url;
 use workflows_core::{
     Capabilities, Capability, ConnectionName, Error, RepoConnection, RepoId, RepoRef, Result,
     ScmDriver, SecretStore, SharedClock, SystemClock, Tenant, hash_of, repo::Directory,
@@ -87,6 +89,7 @@ const REACH: &str = "reach git repository";
 #[derive(Debug)]
 pub struct GitDriver {
     base: Option<Address>,
+    web_base: Option<Url>,
     allowed: Vec<Address>,
     host: String,
     access: Access,
@@ -350,6 +353,7 @@ impl ScmDriver for GitDriver {
                 name: repo.into(),
             },
             clone_url,
+            page: self.web_base.as_ref().map(|base| page::of(base, repo)),
             place,
             settings: Arc::clone(&self.settings),
             caches: Arc::clone(&self.caches),
@@ -361,6 +365,7 @@ impl ScmDriver for GitDriver {
 #[derive(Debug)]
 pub struct GitDriverBuilder {
     base: Option<String>,
+    web_base: Option<String>,
     allowed: Vec<String>,
     credentials: Option<GitCredentials>,
     keyring: Option<Keyring>,
@@ -386,6 +391,7 @@ impl Default for GitDriverBuilder {
     fn default() -> Self {
         Self {
             base: None,
+            web_base: None,
             allowed: Vec::new(),
             credentials: None,
             keyring: None,
@@ -414,6 +420,14 @@ impl GitDriverBuilder {
     #[must_use]
     pub fn base(mut self, address: impl Into<String>) -> Self {
         self.base = Some(address.into());
+        self
+    }
+
+    /// Where people look at the repositories (`https://git.example.com/cgit`): the page of each is its
+    /// name below that. Plain git says nothing of pages, so that there are none without it.
+    #[must_use]
+    pub fn web_base(mut self, address: impl Into<String>) -> Self {
+        self.web_base = Some(address.into());
         self
     }
 
@@ -578,6 +592,13 @@ impl GitDriverBuilder {
         let base = self.base.as_deref().map(Address::parse).transpose()?;
         let allowed =
             self.allowed.iter().map(|text| Address::parse(text)).collect::<Result<Vec<_>>>()?;
+        let web_base = self.web_base.as_deref().map(page::read_base).transpose()?;
+        if web_base.is_some() && base.is_none() {
+            return Err(Error::invalid(
+                OPERATION,
+                "a web base needs a base too: pages are found by the names below it",
+            ));
+        }
         let credentials = self.credentials.map(|credentials| credentials.0);
         let named = matches!(
             credentials,
@@ -624,6 +645,7 @@ impl GitDriverBuilder {
         Ok(GitDriver {
             host: base.as_ref().map_or("git", Address::host).to_owned(),
             base,
+            web_base,
             allowed,
             access: Access { credentials, keyring: self.keyring },
             client,
