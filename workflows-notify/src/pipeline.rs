@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use workflows_core::{
-    Delivered, Error, NotificationView, Notifier, Result, RunKey, RunSink, hash_of,
+    Delivered, Error, NotificationView, Notifier, Result, RunKey, RunSink, Tenant, hash_of,
     sink::RunRequest,
 };
 
@@ -20,6 +20,7 @@ use crate::describe;
 #[derive(Debug)]
 pub struct PipelineNotifier {
     sink: Arc<dyn RunSink>,
+    tenant: Option<Tenant>,
     pipeline_run: Value,
 }
 
@@ -67,7 +68,15 @@ impl PipelineNotifier {
                 )));
             }
         }
-        Ok(Self { sink, pipeline_run })
+        Ok(Self { sink, tenant: None, pipeline_run })
+    }
+
+    /// Runs it where this tenant's runs are, with what is there, rather than where the run is that is
+    /// told about.
+    #[must_use]
+    pub fn in_tenant(mut self, tenant: Tenant) -> Self {
+        self.tenant = Some(tenant);
+        self
     }
 
     fn request(&self, notification: &NotificationView) -> RunRequest {
@@ -86,7 +95,8 @@ impl PipelineNotifier {
                 param["value"] = json!(value(&name, notification));
             }
         }
-        RunRequest::new(RunKey::from(key), run.tenant.clone(), name, pipeline_run)
+        let tenant = self.tenant.as_ref().unwrap_or(&run.tenant).clone();
+        RunRequest::new(RunKey::from(key), tenant, name, pipeline_run)
     }
 }
 

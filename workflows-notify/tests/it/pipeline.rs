@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use workflows_core::{ErrorKind, Notifier, Transition, conformance::ScriptedSink};
+use workflows_core::{ErrorKind, Notifier, Tenant, Transition, conformance::ScriptedSink};
 use workflows_notify::PipelineNotifier;
 
 use crate::support::{failed, told};
@@ -51,6 +51,14 @@ async fn a_notification_is_one_run_however_often_it_is_delivered() {
     let other = told(Transition::Recovered, failed("k", "boom"));
     notifier.deliver(&other).await.unwrap();
     assert_eq!(sink.created().len(), 2);
+    assert_eq!(sink.created()[1].tenant, other.run.tenant);
+    let platform = Tenant::new("platform").unwrap();
+    notifier
+        .in_tenant(platform.clone())
+        .deliver(&told(Transition::Failed, failed("l", "boom")))
+        .await
+        .unwrap();
+    assert_eq!(sink.created()[2].tenant, platform);
 }
 
 #[test]
