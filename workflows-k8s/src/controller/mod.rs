@@ -40,6 +40,7 @@ mod github;
 mod gitlab;
 mod grants;
 mod hook_logs;
+mod hook_registrar;
 mod hooks;
 mod kinds;
 mod limited;

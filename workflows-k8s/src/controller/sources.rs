@@ -1,19 +1,15 @@
 //! What hears of events at the repositories of ScmConnections: [`ConnectionSources`].
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
 use secrecy::SecretString;
-use serde_json::json;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use workflows_core::{
-    Capability, ConnectionName, Error, ErrorKind, EventSource, Result, SecretRef, SecretStore,
-    SourceName, Tenant,
+    Capability, ConnectionName, Error, EventSource, Result, SecretRef, SecretStore, SourceName,
+    Tenant,
     source::{Interests, SourceContext},
     workflow::parse_duration,
 };
@@ -26,23 +22,16 @@ use super::{
     client::KubeClient,
     credential,
     hook_logs::HookLogs,
+    hook_registrar::HookRegistrar,
     hooks,
-    objects::Object,
     served::{Served, ServedMap},
-    statuses::{Statuses, Verdict},
+    statuses::Statuses,
     webhooks::Receivers,
 };
 use crate::resources::HookRegistration;
 
 /// How often a host's log of deliveries is looked at.
 const SWEEP_EVERY: SignedDuration = SignedDuration::from_mins(5);
-/// How often hooks are looked after when nothing changed.
-const HOOKS_EVERY: SignedDuration = SignedDuration::from_hours(1);
-/// When hooks that could not be registered are tried again.
-const HOOKS_AGAIN: SignedDuration = SignedDuration::from_mins(1);
-
-/// The condition that says whether repositories have their hooks.
-pub(super) const HOOKS_REGISTERED: &str = "HooksRegistered";
 
 /// Receives, sweeps and polls for all connections that there are, as they come and go.
 ///
@@ -168,7 +157,10 @@ impl ConnectionSources {
                 };
                 let (context, stop) = (context.clone(), stop.clone());
                 let leader = self.leader.clone();
-                tasks.spawn(async move { registrar.run(context, leader, stop).await });
+                tasks.spawn(async move {
+                    let look = |term| registrar.run(context.clone(), term);
+                    while_leading(look, leader, stop).await;
+                });
             }
         } else {
             self.receivers.remove(&connection.key, tenant);
@@ -180,7 +172,13 @@ impl ConnectionSources {
             let (connection, clock) = (Arc::clone(connection), Arc::clone(&context.clock));
             let (leader, stop) = (self.leader.clone(), stop.clone());
             tasks.spawn(async move {
-                let look = || credential::watch(&client, &statuses, &connection, &watch, &clock);
+                let look = |term: CancellationToken| {
+                    let watching =
+                        credential::watch(&client, &statuses, &connection, &watch, &clock);
+                    async move {
+                        term.run_until_cancelled(watching).await;
+                    }
+                };
                 while_leading(look, leader, stop).await;
             });
         }
@@ -192,7 +190,10 @@ impl ConnectionSources {
             let mut context = context.clone();
             context.interests = only.clone();
             let (leader, stop) = (self.leader.clone(), stop.clone());
-            tasks.spawn(async move { run_while_leading(&*source, context, leader, stop).await });
+            tasks.spawn(async move {
+                let hear = |term| run_one(&*source, context.clone(), term);
+                while_leading(hear, leader, stop).await;
+            });
         }
     }
 }
@@ -300,10 +301,9 @@ async fn run_one(source: &dyn EventSource, context: SourceContext, stop: Cancell
     }
 }
 
-/// Runs a source while this replica leads.
-async fn run_while_leading(
-    source: &dyn EventSource,
-    context: SourceContext,
+/// Does something while this replica leads. It ends by itself, or soon after its token is cancelled.
+async fn while_leading<F: Future<Output = ()>>(
+    work: impl Fn(CancellationToken) -> F,
     mut leader: watch::Receiver<bool>,
     stop: CancellationToken,
 ) {
@@ -313,33 +313,14 @@ async fn run_while_leading(
             leads = leader.wait_for(|leads| *leads) => if leads.is_err() { return },
         }
         let term = stop.child_token();
-        let running = run_one(source, context.clone(), term.clone());
-        tokio::pin!(running);
+        let working = work(term.clone());
+        tokio::pin!(working);
         tokio::select! {
-            () = &mut running => return,
+            () = &mut working => return,
             () = loses(&mut leader) => {
                 term.cancel();
-                running.await;
+                working.await;
             }
-        }
-    }
-}
-
-/// Does what has no end while this replica leads.
-async fn while_leading<F: Future<Output = ()>>(
-    work: impl Fn() -> F,
-    mut leader: watch::Receiver<bool>,
-    stop: CancellationToken,
-) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            leads = leader.wait_for(|leads| *leads) => if leads.is_err() { return },
-        }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = work() => return,
-            () = loses(&mut leader) => {}
         }
     }
 }
@@ -348,117 +329,5 @@ async fn while_leading<F: Future<Output = ()>>(
 async fn loses(leader: &mut watch::Receiver<bool>) {
     if leader.wait_for(|leads| !*leads).await.is_err() {
         std::future::pending::<()>().await;
-    }
-}
-
-/// Looks after the hooks of one connection.
-struct HookRegistrar {
-    client: KubeClient,
-    statuses: Arc<Statuses>,
-    connection: Arc<super::served::Usable>,
-    served: watch::Receiver<Arc<ServedMap>>,
-    url: String,
-}
-
-impl HookRegistrar {
-    async fn run(
-        &self,
-        context: SourceContext,
-        mut leader: watch::Receiver<bool>,
-        stop: CancellationToken,
-    ) {
-        let mut interests = context.interests.clone();
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                leads = leader.wait_for(|leads| *leads) => if leads.is_err() { return },
-            }
-            let wanted = self.wanted(&interests.borrow_and_update());
-            let registered = tokio::select! {
-                () = stop.cancelled() => return,
-                registered = self.register(&context, &wanted) => registered,
-            };
-            let pause = match registered {
-                Ok(()) => HOOKS_EVERY,
-                Err(error) => {
-                    tracing::warn!(%error, connection = self.connection.key.1, "webhooks are not registered");
-                    HOOKS_AGAIN
-                }
-            };
-            let now = context.clock.now();
-            let next = now.checked_add(pause).unwrap_or(now);
-            // Interests change often where workflows do; what they add is what counts.
-            loop {
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = context.clock.sleep_until(next) => break,
-                    changed = interests.changed() => {
-                        if changed.is_err() {
-                            return;
-                        }
-                        if self.wanted(&interests.borrow_and_update()) != wanted {
-                            break;
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// The repositories that should have a hook.
-    fn wanted(&self, interests: &Interests) -> BTreeSet<String> {
-        let served = self.served.borrow();
-        let users: BTreeSet<_> = served
-            .iter()
-            .filter(|(_, one)| one.connection.uid == self.connection.uid)
-            .map(|(key, _)| key)
-            .collect();
-        let of_workflows = interests
-            .repos
-            .iter()
-            .filter(|one| users.contains(&(one.tenant.clone(), one.connection.clone())))
-            .map(|one| one.repo.to_string());
-        self.connection.literal_repositories().map(str::to_owned).chain(of_workflows).collect()
-    }
-
-    /// The object, when it waits for its hooks to be removed; `None` when there is none to wait.
-    async fn with_finalizer(&self, context: &SourceContext) -> Result<Option<Object>> {
-        /// What others write meanwhile is read again so often.
-        const TRIES: usize = 5;
-        let mut last = None;
-        for _ in 0..TRIES {
-            let object = self.connection.object(&self.client, context.clock.now()).await?;
-            let Some(object) = object else { return Ok(None) };
-            if object.finalizers.iter().any(|one| one == hooks::FINALIZER) {
-                return Ok(Some(object));
-            }
-            match hooks::set_finalizer(&self.client, &object, true, context.clock.now()).await {
-                Ok(()) => return Ok(Some(object)),
-                Err(error) if error.kind() == ErrorKind::Conflict => last = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| Error::conflict("set a finalizer", "the object changes")))
-    }
-
-    /// Has the object wait for its hooks when it is deleted, has it name the repositories, and only
-    /// then registers.
-    async fn register(&self, context: &SourceContext, wanted: &BTreeSet<String>) -> Result<()> {
-        let Some(object) = self.with_finalizer(context).await? else { return Ok(()) };
-        let known = object.status["hooks"].as_array().into_iter().flatten();
-        let known: BTreeSet<String> =
-            known.filter_map(|one| one.as_str().map(str::to_owned)).collect();
-        let named: BTreeSet<&String> = known.union(wanted).collect();
-        self.statuses.tell_field(&object, "hooks", json!(named));
-        self.statuses.written(&object).await;
-        let done = hooks::ensure(&self.connection, &self.url, wanted, &*context.secrets).await;
-        let verdict = match &done {
-            Ok(()) => {
-                Verdict::yes("Registered", format!("{} repositories have the hook", wanted.len()))
-            }
-            Err(error) => Verdict::no("NotRegistered", error.to_string()),
-        };
-        self.statuses.tell(&object, HOOKS_REGISTERED, verdict);
-        done
     }
 }
