@@ -95,6 +95,10 @@ impl Reconciler {
         if let Some(poll) = &spec.poll {
             check_polling(poll).map_err(|error| error.to_string())?;
         }
+        for (index, notification) in spec.notify.iter().flatten().enumerate() {
+            let told = |error| format!("spec.notify[{index}]: {error}");
+            notification.check().map_err(told)?;
+        }
         let name = ConnectionName::new(object.name.as_str());
         let description = DescribedConnection {
             tenant: &owner,
@@ -151,6 +155,9 @@ impl Reconciler {
             let Ok(driver) = Limited::to(driver, &served.limited_to) else { continue };
             let mut options = ConnectionOptions::registered_only();
             options.definitions = self.definitions(key, connection).map(Into::into);
+            if key.0 == connection.owner {
+                options.notify.clone_from(&connection.spec.notify);
+            }
             self.engine.register_connection(&key.0, key.1.clone(), driver, options);
             self.look_at_default_branches(key, served);
         }

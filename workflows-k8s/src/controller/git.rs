@@ -45,6 +45,9 @@ impl DriverKind for GitKind {
             .base(url)
             .secrets(connection.tenant.clone(), Arc::clone(&connection.secrets))
             .clock(Arc::clone(&connection.clock));
+        if let Some(web) = &spec.web_url {
+            builder = builder.web_base(web);
+        }
         match spec.credentials.as_ref() {
             None => {}
             Some(Credentials { app: Some(_), .. }) => {

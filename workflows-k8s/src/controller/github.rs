@@ -49,6 +49,12 @@ impl DriverKind for GitHubKind {
         if spec.settings.is_some() {
             return Err(Error::invalid(OPERATION, "spec.settings: driver github has none"));
         }
+        if spec.web_url.is_some() {
+            return Err(Error::invalid(
+                OPERATION,
+                "spec.webUrl: GitHub says itself where the pages of its repositories are; remove it",
+            ));
+        }
         let none = Credentials::default();
         let (credentials, secret) = match spec.credentials.as_ref().unwrap_or(&none) {
             Credentials { basic: Some(_), .. } | Credentials { ssh_key: Some(_), .. } => {
@@ -101,5 +107,52 @@ impl DriverKind for GitHubKind {
             true => built.with_delivery_log(Arc::new(driver.app_deliveries()?)),
             false => built,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use workflows_core::{ConnectionName, ErrorKind, StaticSecrets, SystemClock};
+    use workflows_github_standin::{Hub, Role};
+
+    use super::*;
+
+    /// Whether the host was asked, when its answer is that the limit is reached.
+    async fn asks(hub: &Hub, kind: &GitHubKind, tenant: &str, secret: &str) -> bool {
+        let tenant = Tenant::new(tenant).unwrap();
+        let name = ConnectionName::new("acme");
+        let reference = SecretRef { name: secret.into(), key: "token".into() };
+        let secrets = StaticSecrets::new().with(tenant.clone(), reference, hub.token_of("alice"));
+        let spec = serde_json::from_value(json!({
+            "driver": "github", "url": hub.api(), "repositories": ["acme/*"], "poll": {},
+            "credentials": {"token": {"name": secret, "key": "token"}},
+        }));
+        let described = DescribedConnection {
+            tenant: &tenant,
+            name: &name,
+            spec: &spec.unwrap(),
+            secrets: Arc::new(secrets),
+            clock: Arc::new(SystemClock),
+        };
+        let before = hub.calls().len();
+        let built = kind.build(&described).unwrap();
+        let error = built.driver.connect(&name, "acme/api").await.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::RateLimited { .. }), "{error}");
+        hub.calls().len() > before
+    }
+
+    #[tokio::test]
+    async fn connections_of_a_namespace_with_one_secret_share_what_it_may_call() {
+        let hub = Hub::start(Arc::new(SystemClock));
+        let repo = hub.create_repo("acme/api");
+        repo.set_role("alice", Some(Role::Write));
+        hub.exhaust("user:alice");
+        let kind = GitHubKind::default();
+        assert!(asks(&hub, &kind, "team-a", "bot").await);
+        assert!(!asks(&hub, &kind, "team-a", "bot").await);
+        assert!(asks(&hub, &kind, "team-a", "other").await);
+        assert!(asks(&hub, &kind, "team-b", "bot").await);
+        assert!(asks(&hub, &GitHubKind::default(), "team-a", "bot").await);
     }
 }

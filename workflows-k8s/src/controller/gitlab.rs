@@ -25,6 +25,12 @@ impl DriverKind for GitLabKind {
         if spec.settings.is_some() {
             return Err(Error::invalid(OPERATION, "spec.settings: driver gitlab has none"));
         }
+        if spec.web_url.is_some() {
+            return Err(Error::invalid(
+                OPERATION,
+                "spec.webUrl: GitLab says itself where the pages of its repositories are; remove it",
+            ));
+        }
         let none = Credentials::default();
         let credentials = match spec.credentials.as_ref().unwrap_or(&none) {
             Credentials { basic: Some(_), .. }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use workflows_core::{Notifier, NotifierName, Tenant};
+use workflows_core::{Notifier, NotifierName, Tenant, engine::NotifyPolicy};
 
 use super::{
     kinds::DescribedNotifier,
@@ -14,6 +14,9 @@ use super::{
     statuses::Verdict,
 };
 use crate::resources::{NotifierSpec, READY};
+
+/// The condition of an ScmConnection that says whether the notifiers that it names are there.
+const NOTIFIERS_FOUND: &str = "NotifiersFound";
 
 /// A Notifier that can be used.
 #[derive(Debug, Clone)]
@@ -100,7 +103,60 @@ impl Reconciler {
             self.engine.register_notifier(&key.0, key.1.clone(), Arc::clone(&built.notifier));
         }
         self.told = wanted;
+        self.say_who_is_told();
         renamed
+    }
+
+    /// Has the engine tell those who are told by default and in any case.
+    fn say_who_is_told(&mut self) {
+        let mut policies: BTreeMap<Tenant, NotifyPolicy> = BTreeMap::new();
+        for ((tenant, name), BuiltNotifier { spec, .. }) in &self.told {
+            if spec.by_default.is_none() && spec.always.is_none() {
+                continue;
+            }
+            let of_tenant = policies.entry(tenant.clone()).or_default();
+            of_tenant.by_default.extend(spec.by_default.iter().map(|one| one.of(name.clone())));
+            of_tenant.always.extend(spec.always.iter().map(|one| one.of(name.clone())));
+        }
+        for tenant in self.notify_policies.keys().filter(|one| !policies.contains_key(*one)) {
+            self.engine.set_notify_policy(tenant, NotifyPolicy::new());
+        }
+        for (tenant, policy) in &policies {
+            if self.notify_policies.get(tenant) != Some(policy) {
+                self.engine.set_notify_policy(tenant, policy.clone());
+            }
+        }
+        self.notify_policies = policies;
+    }
+
+    /// Has connections that name notifiers say whether these are there.
+    pub(super) fn find_notifiers_of_connections(&self, objects: &Objects) {
+        for (key, usable) in &self.usable {
+            let Some(object) = objects.get(Kind::ScmConnection, key) else { continue };
+            let named = usable.spec.notify.iter().flatten().map(|one| &one.notifier);
+            let is_missing = |name: &&NotifierName| {
+                !self.told.contains_key(&(usable.owner.clone(), (*name).clone()))
+            };
+            let missing: BTreeSet<&str> =
+                named.filter(is_missing).map(NotifierName::as_str).collect();
+            let verdict = match missing.is_empty() {
+                false => {
+                    let missing: Vec<&str> = missing.into_iter().collect();
+                    let message = format!(
+                        "{} has no notifier that can be used by the name of {}; what it would be told \
+                         is a dead letter",
+                        usable.owner,
+                        missing.join(", ")
+                    );
+                    Verdict::no("Missing", message)
+                }
+                true if usable.spec.notify.is_some() || object.says(NOTIFIERS_FOUND) => {
+                    Verdict::yes("Found", "all notifiers that it names can be used")
+                }
+                true => continue,
+            };
+            self.parts.statuses.tell(object, NOTIFIERS_FOUND, verdict);
+        }
     }
 
     fn notifier_of(&self, object: &Object) -> Result<BuiltNotifier, String> {
@@ -119,6 +175,12 @@ impl Reconciler {
             secrets: Arc::clone(&self.parts.secrets),
             clock: Arc::clone(&self.parts.clock),
         };
+        for (field, occasions) in [("byDefault", &spec.by_default), ("always", &spec.always)] {
+            if let Some(occasions) = occasions {
+                let told = |error| format!("spec.{field}: {error}");
+                occasions.of(name.clone()).check().map_err(told)?;
+            }
+        }
         let notifier = kind.build(&description).map_err(|error| error.to_string())?;
         let (uid, generation) = (object.uid.clone(), object.generation);
         Ok(BuiltNotifier { uid, generation, spec, notifier })

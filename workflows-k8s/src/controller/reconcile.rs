@@ -7,7 +7,9 @@ use std::{
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use workflows_core::{ConnectionName, EngineHandle, ErrorKind, NotifierName, Tenant};
+use workflows_core::{
+    ConnectionName, EngineHandle, ErrorKind, NotifierName, Tenant, engine::NotifyPolicy,
+};
 
 use super::{
     builder::Parts,
@@ -35,6 +37,8 @@ pub(super) struct Reconciler {
     pub(super) notifiers: BTreeMap<Key, BuiltNotifier>,
     /// The notifiers of all tenants, as the engine has them.
     pub(super) told: BTreeMap<(Tenant, NotifierName), BuiltNotifier>,
+    /// Who is told by default and in any case, by tenant, as the engine has it.
+    pub(super) notify_policies: BTreeMap<Tenant, NotifyPolicy>,
     pub(super) registered: BTreeSet<Key>,
     /// The policies that are in force, by uid and generation.
     pub(super) policies: BTreeMap<Key, (String, i64)>,
@@ -69,6 +73,7 @@ impl Reconciler {
             served: ServedMap::new(),
             notifiers: BTreeMap::new(),
             told: BTreeMap::new(),
+            notify_policies: BTreeMap::new(),
             registered: BTreeSet::new(),
             policies: BTreeMap::new(),
             unready: BTreeSet::new(),
@@ -123,6 +128,9 @@ impl Reconciler {
         }
         if let Some(keys) = by_kind.get(&Kind::Notifier) {
             renamed.extend(self.follow_notifiers(objects, keys));
+        }
+        if by_kind.contains_key(&Kind::ScmConnection) || by_kind.contains_key(&Kind::Notifier) {
+            self.find_notifiers_of_connections(objects);
         }
         let mut workflows = by_kind.remove(&Kind::Workflow).unwrap_or_default();
         let of_renamed = objects.of(Kind::Workflow).map(Object::key);

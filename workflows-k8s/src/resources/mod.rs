@@ -25,7 +25,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 
 pub use self::{
-    notifier::{Notifier, NotifierSpec},
+    notifier::{Notifier, NotifierSpec, Occasions},
     policy::{
         Allowed, Approvals, DefinitionsFrom, Limits, NeededPermission, Policy, PolicySpec,
         WorkspaceSource,

@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use workflows_core::SecretRef;
+use workflows_core::{SecretRef, workflow::Notification};
 
 use super::status::ObjectStatus;
 
@@ -50,6 +50,10 @@ use super::status::ObjectStatus;
      "message": "say how events become known: webhook, poll or both"},
     {"rule": "!has(self.url) || self.url.startsWith('https://') || self.url.startsWith('http://') || self.driver != 'github'",
      "message": "the url of a GitHub must begin with https:// (or http://)"},
+    {"rule": "!has(self.webUrl) || !(self.driver in ['github', 'gitlab'])",
+     "message": "GitHub and GitLab say themselves where the pages of their repositories are: leave webUrl out"},
+    {"rule": "!has(self.webUrl) || self.webUrl.startsWith('https://') || self.webUrl.startsWith('http://')",
+     "message": "webUrl must begin with https:// (or http://)"},
 ]))]
 pub struct ScmConnectionSpec {
     /// The kind of host: `github`, `gitlab`, `git`, or one that the controller's program adds.
@@ -61,6 +65,11 @@ pub struct ScmConnectionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub url: Option<String>,
+    /// Where people look at the repositories (`https://git.example.com/cgit`), for a host that does not
+    /// say so itself: the page of each is its name below that. GitHub and GitLab say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub web_url: Option<String>,
     /// An authority whose certificates are trusted besides those of the system, in PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65536))]
@@ -96,6 +105,12 @@ pub struct ScmConnectionSpec {
         "x-kubernetes-list-map-keys" = ["namespace"]
     ))]
     pub grants: Vec<Grant>,
+    /// Who is told about runs for its repositories, in its own namespace, whose workflow does not say;
+    /// an empty list tells nobody. When left out, those of the namespace's Notifiers are told that say
+    /// so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::notifier::notifications")]
+    pub notify: Option<Vec<Notification>>,
     /// What a driver of another kind wants to know besides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::notifier::free_object")]

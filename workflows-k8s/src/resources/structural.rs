@@ -1,5 +1,6 @@
 //! From a JSON Schema to what Kubernetes calls a structural one.
 
+use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 /// What is taken over as it is.
@@ -18,13 +19,28 @@ const KEPT: [&str; 10] = [
 /// The formats that API servers know, of those that Rust types have.
 const FORMATS: [&str; 4] = ["int32", "int64", "double", "date-time"];
 
+/// The structural schema of a type.
+pub(super) fn structural_of<T: JsonSchema>() -> Value {
+    let settings =
+        SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    structural(settings.into_generator().into_root_schema_for::<T>().as_value())
+}
+
+/// A structural schema as `schemars` holds one.
+pub(super) fn held(schema: Value) -> Schema {
+    match schema {
+        Value::Object(fields) => fields.into(),
+        _ => Schema::default(),
+    }
+}
+
 /// The structural schema of a JSON Schema without references.
 ///
 /// In a structural schema each place has one type or none. Where a document may have several (one
 /// pattern or a list of them), the place has none and takes anything; what is wrong there is told
 /// when the object is read.
 /// (<https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema>)
-pub(super) fn structural(schema: &Value) -> Value {
+fn structural(schema: &Value) -> Value {
     let Some(schema) = schema.as_object() else { return anything(None) };
     let variants = ["anyOf", "oneOf"].iter().find_map(|name| schema.get(*name)?.as_array());
     match variants {

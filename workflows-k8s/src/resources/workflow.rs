@@ -3,12 +3,15 @@
 use std::borrow::Cow;
 
 use kube::CustomResource;
-use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use workflows_core::workflow::WorkflowSpec;
 
-use super::{status::ObjectStatus, structural::structural};
+use super::{
+    status::ObjectStatus,
+    structural::{held, structural_of},
+};
 
 /// The spec of a [`Workflow`]: the same document as in a repository's `.tekton` directory, with the
 /// repositories that it is about.
@@ -58,15 +61,9 @@ impl JsonSchema for WorkflowObjectSpec {
     /// The schema of the document, made structural, with what holds only for objects of a cluster and
     /// with the rules that an API server can check.
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let settings =
-            SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-        let generator = settings.into_generator();
-        let mut schema = structural(generator.into_root_schema_for::<WorkflowSpec>().as_value());
+        let mut schema = structural_of::<WorkflowSpec>();
         hold_what_an_object_must(&mut schema);
-        match schema {
-            Value::Object(fields) => fields.into(),
-            _ => Schema::default(),
-        }
+        held(schema)
     }
 }
 

@@ -124,6 +124,14 @@ async fn connections_that_cannot_be_used_say_why() {
             json!({"driver": "git", "url": "file:///etc"}),
             "spec.url: it must begin with https://, http:// or ssh://",
         ),
+        (
+            json!({"driver": "git", "url": "https://git.example.com", "webUrl": "https://a:b@c"}),
+            "read the address of pages: it holds a user name or password",
+        ),
+        (
+            json!({"webUrl": null, "notify": [{"notifier": "chat", "filter": "run.state =="}]}),
+            "spec.notify[0]: read a notification: filter: ",
+        ),
     ] {
         platform
             .connect(|spec| {

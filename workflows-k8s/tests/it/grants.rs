@@ -240,7 +240,73 @@ async fn a_grant_of_a_connection_that_does_nothing_says_so() {
     platform.stop().await;
 }
 
-/// Whose notifier tells of a run of the team that succeeds.
+#[tokio::test]
+async fn who_is_told_by_default_and_in_any_case_is_what_notifiers_and_connections_say() {
+    let platform = Platform::start().await;
+    for namespace in ["platform", "alpha"] {
+        platform.cluster.namespace(namespace);
+    }
+    let repo = platform.scm.create("acme/api");
+    platform.connect(|_| {}).await;
+    platform.apply("workflows", &workflow("ci", |_| {})).await;
+    platform.ready("Workflow", "ci", "Registered").await;
+    let notifier = |name: &str, occasions: Value| {
+        let mut spec = json!({"type": "recorder", "grants": [TEAM]});
+        spec.as_object_mut().unwrap().extend(occasions.as_object().unwrap().clone());
+        json!({
+            "apiVersion": "workflows.tekton.dev/v1alpha1", "kind": "Notifier",
+            "metadata": {"name": name}, "spec": spec,
+        })
+    };
+    let ended = json!({"on": ["succeeded"], "filter": "run.repo == 'acme/api'"});
+    let apply = async |namespace: &str, object: Value| {
+        platform.apply_in(namespace, "notifiers", &object).await;
+        let name = object["metadata"]["name"].as_str().unwrap();
+        told(&platform, "Notifier", (namespace, name), "Ready", "InUse").await;
+    };
+    apply("alpha", notifier("chat", json!({"byDefault": ended}))).await;
+    assert_eq!(all_who_tell(&platform, &repo).await, ["alpha"]);
+    apply("platform", notifier("audit", json!({"always": ended}))).await;
+    assert_eq!(all_who_tell(&platform, &repo).await, ["alpha", "platform"]);
+
+    // The connection is closer to the run.
+    let pager = json!([{"notifier": "pager", "on": ["succeeded"]}]);
+    platform.connect(|spec| spec["notify"] = pager.clone()).await;
+    let found = ("ScmConnection", (TEAM, ACME), "NotifiersFound");
+    let message = told(&platform, found.0, found.1, found.2, "Missing").await;
+    assert!(
+        message
+            .starts_with(&format!("{TEAM} has no notifier that can be used by the name of pager"))
+    );
+    apply(TEAM, notifier("pager", json!({"grants": []}))).await;
+    told(&platform, found.0, found.1, found.2, "Found").await;
+    assert_eq!(all_who_tell(&platform, &repo).await, ["platform", TEAM]);
+    platform.connect(|spec| spec["notify"] = json!([])).await;
+    platform.ready("ScmConnection", ACME, "InUse").await;
+    assert_eq!(all_who_tell(&platform, &repo).await, ["platform"]);
+
+    // What cannot be used tells nobody and says why; what goes is not told any more.
+    let wrong = json!({"always": {"on": ["succeeded"], "filter": "run.state =="}});
+    platform.apply_in("platform", "notifiers", &notifier("audit", wrong)).await;
+    let message = told(&platform, "Notifier", ("platform", "audit"), "Ready", "Invalid").await;
+    assert!(message.starts_with("spec.always: read a notification: filter: "), "{message}");
+    platform.connect(|spec| spec["notify"] = Value::Null).await;
+    platform.ready("ScmConnection", ACME, "InUse").await;
+    assert_eq!(all_who_tell(&platform, &repo).await, ["alpha"]);
+    platform.stop().await;
+}
+
+/// Whose notifiers tell of a run of the team that succeeds, by name.
+async fn all_who_tell(platform: &Platform, repo: &ScriptedRepo) -> Vec<String> {
+    let before = platform.recorded().len();
+    who_tells(platform, repo).await;
+    rests(platform).await;
+    let mut all = platform.recorded().split_off(before);
+    all.sort();
+    all
+}
+
+/// Whose notifier tells first of a run of the team that succeeds.
 async fn who_tells(platform: &Platform, repo: &ScriptedRepo) -> String {
     let before = platform.recorded().len();
     let known = platform.runs_of("ci").len();
