@@ -123,6 +123,45 @@ async fn a_task_run_is_made_once_followed_and_read() {
     assert_eq!(&log[..], b"make: no rule\n");
 }
 
+/// A real cluster has Tekton's controller; for the stand-in it is played, in the same words.
+#[tokio::test]
+async fn a_task_run_is_executed_by_tekton_and_ends_as_tekton_says() {
+    let mut world = World::new().await;
+    let is_played = std::env::var_os("WORKFLOWS_TEST_KUBECONFIG").is_none();
+    world.sink = world.sink.kind(RunKind::task_run()).unwrap();
+    for (name, timeout, reason, message, phase) in [
+        ("ci-1", "1h", "TaskRunCancelled", "TaskRun \"ci-1\" was cancelled", RunPhase::Cancelled),
+        ("ci-2", "1s", "TaskRunTimeout", "failed to finish within \"1s\"", RunPhase::TimedOut),
+    ] {
+        let mut wanted = task_run(name);
+        let mut object = (*wanted.pipeline_run).clone();
+        object["spec"]["timeout"] = json!(timeout);
+        wanted.pipeline_run = object.into();
+        let ensured = world.sink.ensure(&wanted).await.unwrap();
+        assert!(ensured.created && !world.sink.ensure(&wanted).await.unwrap().created);
+        let run = sink_run(&wanted, &ensured);
+        assert!(!world.sink.state(&run).await.unwrap().phase.is_terminal());
+        if phase == RunPhase::Cancelled {
+            world.sink.cancel(&run, CancelMode::RunFinally).await.unwrap();
+        }
+        if is_played {
+            let status = json!({"conditions": condition("False", reason, message)});
+            write_status(&world.cluster, &task_runs(), name, status).await;
+        }
+        let ended = |cluster: &Cluster| {
+            let object = cluster.object(&task_runs(), TEAM, name)?;
+            let told = crate::platform::condition(&object, "Succeeded")?;
+            (told["status"] == "False").then_some(told)
+        };
+        let told = world.cluster.until(&format!("{name} to end"), ended).await;
+        assert_eq!(told["reason"], reason);
+        let state = world.sink.state(&run).await.unwrap();
+        assert_eq!(state.phase, phase);
+        assert!(state.message.contains(message), "{}", state.message);
+        world.sink.cancel(&run, CancelMode::AtOnce).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn each_kind_is_told_to_end_in_its_own_way() {
     let world = world().await;

@@ -281,3 +281,33 @@ async fn tenants_can_share_a_namespace() {
     assert!(world.tekton.run("shared", "ci-1").is_some());
     assert!(world.tekton.run(TEAM, "ci-1").is_none());
 }
+
+#[tokio::test]
+async fn a_notification_can_be_a_pipeline_run_in_the_platforms_namespace() {
+    use workflows_core::{DeliveryKey, NotificationView, Notifier, Tenant};
+    let world = World::new().await;
+    world.cluster.namespace("platform");
+    let mail = json!({
+        "apiVersion": "tekton.dev/v1", "kind": "PipelineRun",
+        "spec": {
+            "pipelineRef": {"name": "mail"},
+            "params": [{"name": "summary", "value": ""}, {"name": "workflow", "value": ""}],
+        },
+    });
+    let notifier =
+        workflows_notify::PipelineNotifier::new(std::sync::Arc::new(world.sink.clone()), mail)
+            .unwrap()
+            .in_tenant(Tenant::new("platform").unwrap());
+    let sample = NotificationView::sample("one", workflows_core::Clock::now(&*world.clock));
+    let first = notifier.deliver(&sample).await.unwrap();
+    assert_eq!(notifier.deliver(&sample).await.unwrap(), first);
+    let mut other = sample;
+    other.key = DeliveryKey::new("another");
+    assert_ne!(notifier.deliver(&other).await.unwrap(), first);
+    let runs = world.tekton.runs();
+    assert_eq!(runs.len(), 2);
+    for run in &runs {
+        assert_eq!(run["metadata"]["namespace"], "platform");
+        assert_eq!(run["spec"]["params"][1]["value"], "sample");
+    }
+}
