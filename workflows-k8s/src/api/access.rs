@@ -66,7 +66,7 @@ pub struct Asked<'a> {
     /// The verb: `get`, `list`, `create`.
     pub verb: &'a str,
     /// The resource: `runs`, `events`, `approvals`, `workflows`, `queues`, `notifications`,
-    /// `schedules`; empty for the path `/v1/health`.
+    /// `notifiers`, `schedules`; empty for the path `/v1/health`.
     pub resource: &'a str,
     /// Its part; empty for the whole.
     pub part: &'a str,

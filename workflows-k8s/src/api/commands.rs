@@ -25,7 +25,7 @@ fn accepted(event: Event) -> (StatusCode, Json<EventView>) {
     (StatusCode::ACCEPTED, Json(event.into()))
 }
 
-fn creates<'a>(namespace: &'a str, resource: &'a str, part: &'a str) -> Asked<'a> {
+pub(super) fn creates<'a>(namespace: &'a str, resource: &'a str, part: &'a str) -> Asked<'a> {
     Asked { namespace, verb: "create", resource, part, name: "" }
 }
 

@@ -12,6 +12,7 @@
 mod access;
 mod commands;
 mod failure;
+mod notifiers;
 mod openapi;
 mod queries;
 mod queues;
@@ -60,6 +61,7 @@ pub fn router(engine: EngineHandle, access: Arc<dyn Access>) -> Router {
         .route("/queues/clear", post(commands::clear_queue))
         .route("/notifications", get(queries::notifications))
         .route("/notifications/resend", post(commands::resend))
+        .route("/notifiers/{notifier}/test", post(notifiers::test))
         .route("/schedules", get(queries::schedules))
         .route("/schedules/run", post(commands::run_schedule));
     Router::new()

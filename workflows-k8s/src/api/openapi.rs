@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     failure::Failure,
+    notifiers::SampleView,
     queues::QueuesView,
     views::{
         ApproveRequest, CancelRequest, ClearRequest, EventView, ExplanationView, HealthView,
@@ -154,6 +155,14 @@ fn paths_of(schemas: &mut SchemaGenerator) -> Vec<(&'static str, Value)> {
             json!({"post": tells::<ResendRequest>(schemas, "Sends a dead letter again.")}),
         ),
         (
+            "/v1/namespaces/{namespace}/notifiers/{notifier}/test",
+            json!({"post": {
+                "summary": "Asks a receiver whether what is configured would work, and sends a sample.",
+                "parameters": [idempotency_key()],
+                "responses": answers::<SampleView>(schemas, "200"),
+            }}),
+        ),
+        (
             "/v1/namespaces/{namespace}/schedules",
             json!({"get": reads::<Page<ScheduleView>>(schemas, "Schedules, and when they fire next.", &[])}),
         ),
@@ -190,11 +199,15 @@ fn tells_nothing(schemas: &mut SchemaGenerator, summary: &str) -> Value {
     json!({
         "summary": summary,
         "description": "Answered when it is stored; it is carried out once, however often it is sent.",
-        "parameters": [{
-            "name": "Idempotency-Key", "in": "header", "required": true, "schema": {"type": "string"},
-            "description": "The same when the request is sent again.",
-        }],
+        "parameters": [idempotency_key()],
         "responses": answers::<EventView>(schemas, "202"),
+    })
+}
+
+fn idempotency_key() -> Value {
+    json!({
+        "name": "Idempotency-Key", "in": "header", "required": true, "schema": {"type": "string"},
+        "description": "The same when the request is sent again.",
     })
 }
 

@@ -28,6 +28,7 @@ async fn the_deployments_roles_let_people_do_what_is_theirs() {
     let administers = [
         ("queues/clear", json!({"group": "x"})),
         ("notifications/resend", json!({"notification": "x"})),
+        ("notifiers/chat/test", json!({})),
         (
             "approvals",
             json!({"connection": ACME, "repository": "acme/api", "repositoryId": "1",
@@ -311,7 +312,7 @@ fn simulation(claim: Value, workflows: usize) -> Value {
 fn every_route_has_its_description() {
     let description = openapi();
     let paths = description["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 19);
+    assert_eq!(paths.len(), 20);
     let text = description.to_string();
     for reference in text.split("\"$ref\":\"").skip(1) {
         let reference = reference.split('"').next().unwrap();

@@ -143,6 +143,28 @@ async fn what_waits_for_an_approval_runs_when_it_is_approved() {
 }
 
 #[tokio::test]
+async fn whether_a_notifier_works_can_be_tried() {
+    let platform = platform().await;
+    let notifier = json!({
+        "apiVersion": "workflows.tekton.dev/v1alpha1", "kind": "Notifier",
+        "metadata": {"name": "chat"}, "spec": {"type": "recorder", "settings": {"refuses": 1}},
+    });
+    platform.apply("notifiers", &notifier).await;
+    platform.ready("Notifier", "chat", "InUse").await;
+    let alice = asked(&platform, "alices-token");
+    let test = |name: &str| format!("/v1/namespaces/{TEAM}/notifiers/{name}/test");
+    let (code, told) = alice.post(&test("chat"), json!({})).await;
+    assert_eq!((code, &told["delivered"]), (200, &json!(false)));
+    assert!(told["problem"].as_str().unwrap().contains("the receiver refuses it"), "{told}");
+    assert_eq!(alice.post(&test("chat"), json!({})).await, (200, json!({"delivered": true})));
+    assert_eq!(platform.recorded(), [TEAM]);
+    let (code, told) = alice.post(&test("pager"), json!({})).await;
+    assert_eq!(code, 404);
+    assert!(told["message"].as_str().unwrap().contains("chat"), "{told}");
+    platform.stop().await;
+}
+
+#[tokio::test]
 async fn a_dead_letter_is_shown_and_sent_again() {
     let platform = platform().await;
     let repo = platform.scm.create("acme/api");
