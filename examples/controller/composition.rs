@@ -49,7 +49,7 @@ impl Composed {
         );
         let mut controller =
             Controller::builder(client.clone(), secrets.clone()).leader(lease.holds());
-        for kind in notifiers::ALL {
+        for kind in notifiers::all(Arc::new(sink.clone())) {
             controller = controller.notifier(kind);
         }
         if !settings.namespaces.is_empty() {

@@ -3,31 +3,32 @@
 //! | type | `secrets` | `settings` |
 //! | --- | --- | --- |
 //! | `log` | – | – |
-//! | `slack` | `token` of a bot | `channel` (its id), `mentions`, `otherwiseMention` |
-//! | `slack-webhook` | `url` | `mentions`, `otherwiseMention` |
-//! | `webhook` | `secret` that signs | `url` |
-//! | `cloud-events` | `authorization`, the header's value; may be left out | `url`, `source`, `format`, `mode` |
+//! | `slack` | `token` of a bot | `channel` (its id), `apiUrl`, and those of `slack-webhook` |
+//! | `slack-webhook` | `url` | `mentions`, `otherwiseMention`, `headlines`, `groupWithin`, `certificateAuthority` |
+//! | `webhook` | `secret` that signs, those of `headers` | `url`, `headers`, `certificateAuthority` |
+//! | `cloud-events` | those of `headers` | `url`, `source`, `format`, `mode`, `headers`, `certificateAuthority` |
+//! | `pipeline` | – | `pipelineRun` |
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
-use workflows_core::{Error, Notifier, Result};
+use workflows_core::{Error, Notifier, Result, RunSink, Transition, workflow::parse_duration};
 use workflows_k8s::controller::{DescribedNotifier, NotifierKind};
 use workflows_notify::{
     CloudEventFormat, CloudEventMode, CloudEventsNotifier, LogNotifier, NotifierSecret,
-    WebhookNotifier,
+    PipelineNotifier, WebhookNotifier,
     slack::{SlackBuilder, SlackNotifier},
 };
 
-const READ: &str = "read a notifier";
-
-/// All types that this program offers.
-pub(crate) const ALL: [Kind; 5] =
-    [Kind::Log, Kind::Slack, Kind::SlackWebhook, Kind::Webhook, Kind::CloudEvents];
+/// All types that this program offers. Pipelines run in `sink`.
+pub(crate) fn all(sink: Arc<dyn RunSink>) -> [Kind; 6] {
+    let pipeline = Kind::Pipeline(sink);
+    [Kind::Log, Kind::Slack, Kind::SlackWebhook, Kind::Webhook, Kind::CloudEvents, pipeline]
+}
 
 /// A type of notifier.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Kind {
     /// A line in the controller's log.
     Log,
@@ -39,6 +40,8 @@ pub(crate) enum Kind {
     Webhook,
     /// CloudEvents.
     CloudEvents,
+    /// A PipelineRun in the Notifier's namespace.
+    Pipeline(Arc<dyn RunSink>),
 }
 
 impl NotifierKind for Kind {
@@ -49,6 +52,7 @@ impl NotifierKind for Kind {
             Self::SlackWebhook => "slack-webhook",
             Self::Webhook => "webhook",
             Self::CloudEvents => "cloud-events",
+            Self::Pipeline(_) => "pipeline",
         }
     }
 
@@ -60,31 +64,52 @@ impl NotifierKind for Kind {
                 Arc::new(LogNotifier)
             }
             Self::Slack => {
-                let OfSlack { channel, mentions, otherwise_mention } = settings(notifier)?;
-                let people = People { mentions, otherwise_mention };
+                let slack: OfSlack = settings(notifier)?;
+                let Some(channel) = &slack.channel else {
+                    return Err(refused("spec.settings.channel: type slack needs it"));
+                };
                 let bot = SlackNotifier::bot(secrets.needed("token")?, channel);
-                Arc::new(people.called_in(bot).clock(notifier.clock.clone()).build()?)
+                Arc::new(slack.written_by(bot)?.clock(notifier.clock.clone()).build()?)
             }
             Self::SlackWebhook => {
-                let people: People = settings(notifier)?;
+                let slack: OfSlack = settings(notifier)?;
+                if slack.channel.is_some() || slack.api_url.is_some() {
+                    let why = "spec.settings: of type slack-webhook, the secret url leads to a channel; \
+                               remove channel and apiUrl";
+                    return Err(refused(why));
+                }
                 let webhook = SlackNotifier::incoming_webhook(secrets.needed("url")?);
-                Arc::new(people.called_in(webhook).clock(notifier.clock.clone()).build()?)
+                Arc::new(slack.written_by(webhook)?.clock(notifier.clock.clone()).build()?)
             }
             Self::Webhook => {
-                let OfWebhook { url } = settings(notifier)?;
-                let webhook = WebhookNotifier::to(url, secrets.needed("secret")?);
+                let OfWebhook { url, headers, certificate_authority } = settings(notifier)?;
+                let mut webhook = WebhookNotifier::to(url, secrets.needed("secret")?);
+                for (name, secret) in headers {
+                    webhook = webhook.header(name, secrets.needed(&secret)?);
+                }
+                if let Some(pem) = certificate_authority {
+                    webhook = webhook.root_certificates(pem);
+                }
                 Arc::new(webhook.clock(notifier.clock.clone()).build()?)
             }
             Self::CloudEvents => {
-                let OfCloudEvents { url, source, format, mode } = settings(notifier)?;
-                let mut events = CloudEventsNotifier::to(url, source)
-                    .format(format.into())
-                    .mode(mode.into())
+                let of: OfCloudEvents = settings(notifier)?;
+                let mut events = CloudEventsNotifier::to(of.url, of.source)
+                    .format(of.format.into())
+                    .mode(of.mode.into())
                     .clock(notifier.clock.clone());
-                if let Some(value) = secrets.taken("authorization") {
-                    events = events.header("authorization", value);
+                for (name, secret) in of.headers {
+                    events = events.header(name, secrets.needed(&secret)?);
+                }
+                if let Some(pem) = of.certificate_authority {
+                    events = events.root_certificates(pem);
                 }
                 Arc::new(events.build()?)
+            }
+            Self::Pipeline(sink) => {
+                let OfPipeline { pipeline_run } = settings(notifier)?;
+                let pipeline = PipelineNotifier::new(Arc::clone(sink), pipeline_run)?;
+                Arc::new(pipeline.in_tenant(notifier.tenant.clone()))
             }
         };
         secrets.are_all_taken()?;
@@ -112,9 +137,8 @@ impl<'a> Secrets<'a> {
 
     fn needed(&mut self, name: &str) -> Result<NotifierSecret> {
         let kind = &self.of.spec.kind;
-        self.taken(name).ok_or_else(|| {
-            Error::invalid(READ, format!("spec.secrets.{name}: type {kind} needs it"))
-        })
+        self.taken(name)
+            .ok_or_else(|| refused(format!("spec.secrets.{name}: type {kind} needs it")))
     }
 
     fn are_all_taken(&self) -> Result<()> {
@@ -122,8 +146,7 @@ impl<'a> Secrets<'a> {
             None => Ok(()),
             Some(name) => {
                 let kind = &self.of.spec.kind;
-                let message = format!("spec.secrets.{name}: type {kind} has no such secret");
-                Err(Error::invalid(READ, message))
+                Err(refused(format!("spec.secrets.{name}: type {kind} has no such secret")))
             }
         }
     }
@@ -132,52 +155,80 @@ impl<'a> Secrets<'a> {
 fn settings<T: DeserializeOwned>(notifier: &DescribedNotifier<'_>) -> Result<T> {
     let settings = notifier.spec.settings.clone().unwrap_or_default();
     serde_json::from_value(Value::Object(settings))
-        .map_err(|error| Error::invalid(READ, format!("spec.settings: {error}")))
+        .map_err(|error| refused(format!("spec.settings: {error}")))
+}
+
+fn refused(why: impl Into<String>) -> Error {
+    Error::invalid("read a notifier", why.into())
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-/// Whom to call when a run fails: Slack's ids of users (`U...`) and groups (`S...`).
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-struct People {
-    /// By what the source-code host calls somebody.
+struct OfSlack {
+    channel: Option<String>,
+    /// Where the Web API is, such as `https://slack-gov.com/api`.
+    api_url: Option<String>,
+    /// Whom to call when a run fails: Slack's ids of users (`U...`) and groups (`S...`), by what the
+    /// source-code host calls somebody.
     mentions: BTreeMap<String, String>,
     /// For everybody else.
     otherwise_mention: Option<String>,
+    /// In place of the usual headlines.
+    headlines: Vec<Headline>,
+    /// For how long failures of one cause are put together, such as `10m`; `0s` for never.
+    group_within: Option<String>,
+    certificate_authority: Option<String>,
 }
 
-impl People {
-    fn called_in(self, mut slack: SlackBuilder) -> SlackBuilder {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Headline {
+    on: Vec<Transition>,
+    text: String,
+}
+
+impl OfSlack {
+    fn written_by(self, mut slack: SlackBuilder) -> Result<SlackBuilder> {
+        if let Some(url) = self.api_url {
+            slack = slack.base(url);
+        }
         for (name, id) in self.mentions {
             slack = slack.mention(name, id);
         }
         if let Some(id) = self.otherwise_mention {
             slack = slack.otherwise_mention(id);
         }
-        slack
+        for Headline { on, text } in self.headlines {
+            slack = slack.headline(on, text);
+        }
+        if let Some(text) = self.group_within {
+            let within = parse_duration(&text)
+                .map_err(|problem| refused(format!("spec.settings.groupWithin: {problem}")))?;
+            slack = slack.group_within(within);
+        }
+        if let Some(pem) = self.certificate_authority {
+            slack = slack.root_certificates(pem);
+        }
+        Ok(slack)
     }
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct OfSlack {
-    channel: String,
-    #[serde(default)]
-    mentions: BTreeMap<String, String>,
-    otherwise_mention: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct OfWebhook {
     url: String,
+    /// By header, the name that its value has among the secrets.
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    certificate_authority: Option<String>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct OfCloudEvents {
     url: String,
     source: String,
@@ -185,6 +236,15 @@ struct OfCloudEvents {
     format: Format,
     #[serde(default)]
     mode: Mode,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    certificate_authority: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct OfPipeline {
+    pipeline_run: Value,
 }
 
 #[derive(Deserialize, Default)]

@@ -9,6 +9,15 @@ fn notifiers() -> Resource {
     Resource::namespaced("workflows.tekton.dev", "v1alpha1", "Notifier", "notifiers")
 }
 
+/// A PipelineRun of the platform's with these parameters.
+fn mail(params: &[&str]) -> Value {
+    let params: Vec<Value> = params.iter().map(|name| json!({"name": name, "value": ""})).collect();
+    json!({
+        "apiVersion": "tekton.dev/v1", "kind": "PipelineRun",
+        "spec": {"pipelineRef": {"name": "mail"}, "params": params},
+    })
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_type_is_taken_and_what_it_does_not_understand_is_told() {
     let world = World::new().await;
@@ -33,14 +42,51 @@ async fn each_type_is_taken_and_what_it_does_not_understand_is_told() {
         ("cloud-events", json!({}), json!({"url": url, "source": "/ci"}), ""),
         (
             "cloud-events",
-            secret("authorization"),
-            json!({"url": url, "source": "/ci", "format": "CDEvents", "mode": "Binary"}),
+            secret("bearer"),
+            json!({"url": url, "source": "/ci", "format": "CDEvents", "mode": "Binary",
+                   "headers": {"authorization": "bearer"}}),
             "",
+        ),
+        (
+            "slack",
+            secret("token"),
+            json!({"channel": "C0123456789", "apiUrl": "https://slack-gov.com/api", "groupWithin": "0s",
+                   "headlines": [{"on": ["recovered"], "text": "$(run.workflow) is well again"}]}),
+            "",
+        ),
+        ("pipeline", json!({}), json!({"pipelineRun": mail(&["summary"])}), ""),
+        ("pipeline", json!({}), json!({"pipelineRun": mail(&["summery"])}), "\"summery\""),
+        ("pipeline", json!({}), json!({}), "spec.settings: missing field `pipelineRun`"),
+        (
+            "slack-webhook",
+            secret("url"),
+            json!({"headlines": [{"on": ["recovered"], "text": "$(run.wokflow)"}]}),
+            "wokflow",
+        ),
+        ("slack-webhook", secret("url"), json!({"channel": "C0"}), "remove channel and apiUrl"),
+        ("slack", secret("token"), json!({"channel": "C0123456789", "x": 1}), "unknown field `x`"),
+        (
+            "slack",
+            secret("token"),
+            json!({"channel": "C0123456789", "groupWithin": "soon"}),
+            "spec.settings.groupWithin: ",
+        ),
+        (
+            "webhook",
+            secret("secret"),
+            json!({"url": url, "headers": {"x-key": "key"}}),
+            "spec.secrets.key: type webhook needs it",
+        ),
+        (
+            "webhook",
+            secret("secret"),
+            json!({"url": url, "certificateAuthority": "-----BEGIN CERTIFICATE-----"}),
+            "certificate",
         ),
         ("log", json!({}), json!({"level": "info"}), "spec.settings: unknown field `level`"),
         ("log", secret("token"), json!({}), "spec.secrets.token: type log has no such secret"),
         ("slack", json!({}), json!({"channel": "C0"}), "spec.secrets.token: type slack needs it"),
-        ("slack", secret("token"), json!({}), "spec.settings: missing field `channel`"),
+        ("slack", secret("token"), json!({}), "spec.settings.channel: type slack needs it"),
         ("slack", secret("token"), json!({"channel": "#ci"}), "channel"),
         ("cloud-events", json!({}), json!({"url": url, "source": "/", "mode": "Fast"}), "`Fast`"),
         ("webhook", secret("secret"), json!({"url": "ftp://x"}), "http"),
