@@ -24,7 +24,8 @@ pub(crate) struct Watched {
     pub(crate) shutdown: CancellationToken,
 }
 
-/// `/readyz`: the custom resources were read, the ledger answers, and it is not told to stop.
+/// `/readyz`: the custom resources were read, deliveries are taken in, the ledger answers, and it is not
+/// told to stop.
 /// `/livez`: no stage is stuck. That a host or the API server cannot be reached is no reason to be
 /// started again, and does not show in either.
 pub(crate) fn router(watched: Watched) -> Router {
@@ -40,6 +41,9 @@ async fn ready(State(watched): State<Arc<Watched>>) -> Response {
     }
     if !*watched.controller.synced().borrow() {
         return not_ok("the custom resources were not read yet");
+    }
+    if !*watched.controller.listening().borrow() {
+        return not_ok("deliveries are not taken in yet");
     }
     match watched.handle.health().await {
         Ok(_) => "ok".into_response(),

@@ -121,6 +121,13 @@ impl Controller {
         self.0.synced.subscribe()
     }
 
+    /// Whether deliveries are taken in for the connections that there were at the start, and those that
+    /// are sent from then on are looked for in the logs of hosts, whatever happens to this program.
+    /// It is so once an engine runs that has the [`source`](Self::source).
+    pub fn listening(&self) -> watch::Receiver<bool> {
+        self.0.receivers.completed()
+    }
+
     /// Runs an engine in step with the custom resources until it is told to stop.
     ///
     /// The engine begins when all objects have been read once: an event that it decided before would

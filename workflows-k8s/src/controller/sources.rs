@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
+use futures::future;
 use jiff::SignedDuration;
 use secrecy::SecretString;
 use tokio::{sync::watch, task::JoinSet};
@@ -59,6 +60,7 @@ impl EventSource for ConnectionSources {
             BTreeMap::new();
         let mut tasks = JoinSet::new();
         loop {
+            let mut begin = Vec::new();
             let wanted = Arc::clone(&served.borrow_and_update());
             for (key, one) in wanted.iter() {
                 let before = running.get(key);
@@ -71,7 +73,7 @@ impl EventSource for ConnectionSources {
                 }
                 // What takes deliveries is there before what took them ends.
                 let stop = shutdown.child_token();
-                self.start(&mut tasks, &context, &key.0, &key.1, one, &stop);
+                begin.extend(self.start(&mut tasks, &context, &key.0, &key.1, one, &stop));
                 if let Some((_, before)) = running.insert(key.clone(), (one.clone(), stop)) {
                     before.cancel();
                 }
@@ -84,6 +86,11 @@ impl EventSource for ConnectionSources {
                 }
                 stays
             });
+            // Whoever is told that this is ready may count on what is sent from then on.
+            let begun = begin.iter().map(|sweep| sweep.begin(&context));
+            for error in future::join_all(begun).await.into_iter().filter_map(Result::err) {
+                tracing::warn!(%error, "from when on a log of deliveries counts is not noted yet");
+            }
             self.receivers.are_complete();
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -101,7 +108,7 @@ impl EventSource for ConnectionSources {
 }
 
 impl ConnectionSources {
-    /// Starts what hears for one connection of one tenant.
+    /// Starts what hears for one connection of one tenant. Returns what looks at the log of the host.
     fn start(
         &self,
         tasks: &mut JoinSet<()>,
@@ -110,7 +117,8 @@ impl ConnectionSources {
         name: &ConnectionName,
         served: &Served,
         stop: &CancellationToken,
-    ) {
+    ) -> Option<DeliverySweep> {
+        let mut of_host = None;
         let connection = &served.connection;
         let mut context = context.clone();
         context.secrets = Arc::new(OwnersSecrets {
@@ -134,7 +142,10 @@ impl ConnectionSources {
             let keeps_logs = connection.built.driver.capabilities().has(Capability::DeliveryLog);
             if let Some(log) = &connection.built.delivery_log {
                 match DeliverySweep::of_log(receiver.clone(), Arc::clone(log)).every(SWEEP_EVERY) {
-                    Ok(sweep) => led.push(Box::new(sweep)),
+                    Ok(sweep) => {
+                        of_host = Some(sweep.clone());
+                        led.push(Box::new(sweep));
+                    }
                     Err(error) => tracing::error!(%error, "the log of deliveries is not looked at"),
                 }
             } else if are_registered && keeps_logs {
@@ -195,6 +206,7 @@ impl ConnectionSources {
                 while_leading(hear, leader, stop).await;
             });
         }
+        of_host
     }
 }
 

@@ -65,6 +65,11 @@ impl Receivers {
         }
     }
 
+    /// Whether the connections that there were at the start have their receivers.
+    pub(super) fn completed(&self) -> watch::Receiver<bool> {
+        self.complete.subscribe()
+    }
+
     /// The connections that there are have their receivers from now on.
     pub(super) fn are_complete(&self) {
         self.complete.send_if_modified(|complete| !std::mem::replace(complete, true));

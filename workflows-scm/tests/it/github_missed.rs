@@ -10,7 +10,7 @@ use futures::{
 use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use workflows_core::{
-    Error, ErrorKind, Result, Store,
+    Error, ErrorKind, EventSource, Result, Store,
     repo::{DeliveredPayload, DeliveryLog, LoggedDelivery},
     store::ObservationQuery,
 };
@@ -148,6 +148,47 @@ async fn of_hundreds_that_were_missed_one_that_always_fails_is_left_and_the_othe
     world.github.hub.mend();
     while world.look().await.failure.is_some() {}
     assert_eq!(world.commented().await, 350);
+    world.bench.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_sent_before_the_log_was_ever_read_counts_whatever_comes_between() {
+    let mut world = World::new();
+    // It is ready, and ends before it asks GitHub anything.
+    let sweep = world.sweep(&world.driver);
+    let (context, _told) = world.bench.context(sweep.name());
+    sweep.begin(&context).await.unwrap();
+    sweep.begin(&context).await.unwrap();
+    assert_eq!(world.github.hub.count(PAGE), 0);
+    world.github.later(1);
+    world.comments(1).await;
+    // The next one cannot read the log and ends, too.
+    world.github.later(5);
+    world.github.hub.fail(PAGE, u32::MAX, Fault::Status(502));
+    world.bench.start(world.sweep(&world.driver));
+    assert!(world.look().await.failure.is_some());
+    world.bench.stop().await;
+    world.github.repo.push("other", &[("a", "2")]);
+    world.github.hub.settle().await;
+    world.github.later(600);
+    world.github.hub.mend();
+    world.bench.start(world.sweep(&world.driver));
+    while world.look().await.failure.is_some() {}
+    assert_eq!(world.commented().await, 1);
+    let heard = world.bench.heard().await;
+    assert!(heard.iter().any(|one| one.contains("refs/heads/other")), "{heard:?}");
+    world.bench.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_sent_while_the_first_looks_fail_counts() {
+    let mut world = World::new();
+    world.github.hub.fail(PAGE, 7, Fault::Status(502));
+    world.bench.start(world.sweep(&world.driver));
+    assert!(world.look().await.failure.is_some());
+    world.comments(2).await;
+    while world.look().await.failure.is_some() {}
+    assert_eq!(world.commented().await, 2);
     world.bench.stop().await;
 }
 

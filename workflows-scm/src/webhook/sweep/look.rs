@@ -81,7 +81,7 @@ pub(super) struct Look<'a> {
     log: &'a dyn DeliveryLog,
     position: Position,
     /// The position as it is in the ledger.
-    stored: Option<String>,
+    stored: String,
 }
 
 /// Whether the cursor is where this look had it.
@@ -90,25 +90,46 @@ enum Moved {
     ByAnother,
 }
 
+/// How far the log was looked through, as the ledger has it. What it does not have is noted first of
+/// all, so that what is sent from `floor` on counts whatever comes before the log can be read.
+pub(super) async fn noted(
+    context: &SourceContext,
+    receiver: &WebhookReceiver,
+    cursor: &str,
+    floor: Timestamp,
+) -> Result<(Position, String)> {
+    let stored = context.publisher.cursor(receiver.tenant(), cursor).await?;
+    if let Some(text) = &stored {
+        match serde_json::from_str(text) {
+            Ok(position) => return Ok((position, text.clone())),
+            Err(_) => tracing::warn!(cursor, "the cursor cannot be read; the log is taken for new"),
+        }
+    }
+    let position = Position::from(floor);
+    let to = text_of(&position)?;
+    let moved = CursorMove {
+        tenant: receiver.tenant().clone(),
+        name: cursor.to_owned(),
+        from: stored,
+        to: to.clone(),
+    };
+    context.publisher.publish_with_cursor(Vec::new(), moved).await?;
+    Ok((position, to))
+}
+
+fn text_of(position: &Position) -> Result<String> {
+    serde_json::to_string(position)
+        .map_err(|error| Error::invalid(OPERATION, "the cursor has no text").caused_by(error))
+}
+
 impl<'a> Look<'a> {
-    pub(super) async fn begin(
+    pub(super) fn begin(
         context: &'a SourceContext,
         receiver: &'a WebhookReceiver,
         cursor: &'a str,
         log: &'a Opened,
-        looking_back: SignedDuration,
+        (position, stored): (Position, String),
     ) -> Result<Self> {
-        let stored = context.publisher.cursor(receiver.tenant(), cursor).await?;
-        let known = stored.as_deref().map(serde_json::from_str::<Position>);
-        let position = match known {
-            Some(Ok(position)) => position,
-            unknown => {
-                if unknown.is_some() {
-                    tracing::warn!(cursor, "the cursor cannot be read; the log is taken for new");
-                }
-                Position::from(earlier(context.clock.now(), looking_back))
-            }
-        };
         Ok(Self { context, receiver, cursor, log: log.log()?, position, stored })
     }
 
@@ -327,21 +348,19 @@ impl<'a> Look<'a> {
 
     /// Moves the cursor to what is settled.
     async fn store(&mut self) -> Result<Moved> {
-        let to = serde_json::to_string(&self.position).map_err(|error| {
-            Error::invalid(OPERATION, "the cursor has no text").caused_by(error)
-        })?;
-        if self.stored.as_ref() == Some(&to) {
+        let to = text_of(&self.position)?;
+        if self.stored == to {
             return Ok(Moved::On);
         }
         let cursor = CursorMove {
             tenant: self.receiver.tenant().clone(),
             name: self.cursor.to_owned(),
-            from: self.stored.clone(),
+            from: Some(self.stored.clone()),
             to: to.clone(),
         };
         match self.context.publisher.publish_with_cursor(Vec::new(), cursor).await {
             Ok(_) => {
-                self.stored = Some(to);
+                self.stored = to;
                 Ok(Moved::On)
             }
             // Another replica sweeps at the same time, and what it took in is taken in.

@@ -6,7 +6,7 @@ mod position;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 use workflows_core::{
     Error, ErrorKind, EventSource, Result, SourceName, repo::DeliveryLog, source::SourceContext,
@@ -14,7 +14,7 @@ use workflows_core::{
 
 use self::{
     look::{Look, Looked, Opened},
-    position::SOON,
+    position::{SOON, earlier},
 };
 use super::WebhookReceiver;
 use crate::poll::{Pace, later};
@@ -40,8 +40,8 @@ use crate::poll::{Pace, later};
 /// fails to show is asked for again, at first at once and then later and later, while the others go on;
 /// health tells of it. One that the host keeps no longer is recorded as lost.
 ///
-/// The first look of a new ledger takes in what was sent from now on, or for as long before as
-/// [`looking_back`](Self::looking_back) says.
+/// Of a new ledger, what was sent since the source began counts, also while the log could not be had,
+/// or for as long before as [`looking_back`](Self::looking_back) says.
 #[derive(Debug, Clone)]
 pub struct DeliverySweep {
     name: SourceName,
@@ -120,10 +120,26 @@ impl DeliverySweep {
         }
     }
 
-    async fn sweep(&self, context: &SourceContext) -> Result<Looked> {
-        let log = self.open(context).await?;
+    /// Has the ledger note from when on the log counts, unless it has: from now on, or for as long
+    /// before as [`looking_back`](Self::looking_back) says. The host is not asked.
+    ///
+    /// [`run`](EventSource::run) does so first of all. A program that tells others that it is ready does
+    /// it before, so that what they send from then on is found even when it ends at once.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` when the ledger cannot be written now, `Conflict` when another replica notes it at
+    /// the same time.
+    pub async fn begin(&self, context: &SourceContext) -> Result<()> {
+        let floor = earlier(context.clock.now(), self.looking_back);
+        look::noted(context, &self.receiver, self.name.as_str(), floor).await.map(drop)
+    }
+
+    async fn sweep(&self, context: &SourceContext, floor: Timestamp) -> Result<Looked> {
         let name = self.name.as_str();
-        Look::begin(context, &self.receiver, name, &log, self.looking_back).await?.run().await
+        let noted = look::noted(context, &self.receiver, name, floor).await?;
+        let log = self.open(context).await?;
+        Look::begin(context, &self.receiver, name, &log, noted)?.run().await
     }
 }
 
@@ -134,12 +150,13 @@ impl EventSource for DeliverySweep {
     }
 
     async fn run(&self, context: SourceContext, shutdown: CancellationToken) -> Result<()> {
+        let floor = earlier(context.clock.now(), self.looking_back);
         let mut failures = 0_u32;
         let mut is_first = true;
         loop {
             let swept = tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
-                swept = self.sweep(&context) => swept,
+                swept = self.sweep(&context, floor) => swept,
             };
             let now = context.clock.now();
             let next = match swept {
