@@ -1,7 +1,7 @@
 //! Which workflows there are: the registered ones, and those that repositories define.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -303,10 +303,7 @@ impl Definitions {
             return;
         }
         let defaults = lock(&self.defaults).clone();
-        let mut by_repository = BTreeMap::new();
-        for interest in self.index.interests().repos {
-            join(&mut by_repository, interest);
-        }
+        let Interests { mut repos } = self.index.interests();
         for ((tenant, connection, name), default) in &defaults {
             let mut interest = everything_of(tenant, connection, name);
             let overruled = self.overruled(tenant, &default.repo, &default.directory);
@@ -315,9 +312,9 @@ impl Definitions {
                     note_interests(&defined.definition, &mut interest);
                 }
             }
-            join(&mut by_repository, interest);
+            join(&mut repos, interest);
         }
-        let interests = Arc::new(Interests { repos: by_repository.into_values().collect() });
+        let interests = Arc::new(Interests { repos });
         self.interests.send_if_modified(|told| {
             let changed = *told != interests;
             *told = Arc::clone(&interests);
@@ -383,18 +380,22 @@ fn everything_of(tenant: &Tenant, connection: &ConnectionName, repo: &Arc<str>) 
 }
 
 /// Adds an interest to the one in the same repository.
-fn join(interests: &mut BTreeMap<Repository, RepoInterest>, interest: RepoInterest) {
-    let key = (interest.tenant.clone(), interest.connection.clone(), Arc::clone(&interest.repo));
-    let known = match interests.entry(key) {
-        Entry::Vacant(place) => place.insert(interest),
-        Entry::Occupied(known) => {
-            let known = known.into_mut();
-            known.kinds.extend(interest.kinds);
-            known.ref_prefixes.extend(interest.ref_prefixes);
-            known
-        }
-    };
-    known.ref_prefixes = narrowest(std::mem::take(&mut known.ref_prefixes));
+fn join(repos: &mut BTreeSet<RepoInterest>, mut interest: RepoInterest) {
+    let place =
+        |one: &RepoInterest| (one.tenant.clone(), one.connection.clone(), Arc::clone(&one.repo));
+    // They are in the order of their places, and at each the one that asks for nothing comes first.
+    let mut nothing = interest.clone();
+    nothing.kinds.clear();
+    nothing.ref_prefixes.clear();
+    let next = repos.range(&nothing..).next();
+    let known = next.filter(|next| place(next) == place(&nothing)).cloned();
+    if let Some(known) = known {
+        repos.remove(&known);
+        interest.kinds.extend(known.kinds);
+        interest.ref_prefixes.extend(known.ref_prefixes);
+    }
+    interest.ref_prefixes = narrowest(std::mem::take(&mut interest.ref_prefixes));
+    repos.insert(interest);
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

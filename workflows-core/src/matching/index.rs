@@ -38,6 +38,9 @@ struct Scope {
     prefix_lengths: BTreeMap<usize, usize>,
     /// What was asked for, by repository.
     sets: Mutex<HashMap<Arc<str>, SetsByKind>>,
+    /// What there is to look at in repositories that are named, as far as it was put together since
+    /// they changed.
+    interests: Mutex<HashMap<Arc<str>, RepoInterest>>,
 }
 
 #[derive(Debug)]
@@ -134,25 +137,17 @@ impl Index {
     /// pattern is for are not among it.
     pub fn interests(&self) -> Interests {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        let mut repos = BTreeSet::new();
+        let mut repos = Vec::new();
         for ((tenant, connection), scope) in &state.scopes {
-            for (repo, named) in &scope.by_name {
-                let mut interest = RepoInterest {
-                    tenant: tenant.clone(),
-                    connection: connection.clone(),
-                    repo: Arc::clone(repo),
-                    kinds: BTreeSet::new(),
-                    ref_prefixes: BTreeSet::new(),
-                };
-                let of_patterns = scope.of_patterns(repo);
-                for definition in named.iter().chain(&of_patterns) {
-                    note_interests(definition, &mut interest);
-                }
-                interest.ref_prefixes = narrowest(interest.ref_prefixes);
-                repos.insert(interest);
+            let mut known = scope.interests.lock().unwrap_or_else(PoisonError::into_inner);
+            for repo in scope.by_name.keys() {
+                let interest = known
+                    .entry(Arc::clone(repo))
+                    .or_insert_with(|| scope.interest_in(tenant, connection, repo));
+                repos.push(interest.clone());
             }
         }
-        Interests { repos }
+        Interests { repos: repos.into_iter().collect() }
     }
 }
 
@@ -169,14 +164,25 @@ impl State {
 }
 
 impl Scope {
+    /// What was put together for a repository is not so any more.
+    fn repository_changed(&mut self, repo: &str) {
+        self.sets.get_mut().unwrap_or_else(PoisonError::into_inner).remove(repo);
+        self.interests.get_mut().unwrap_or_else(PoisonError::into_inner).remove(repo);
+    }
+
+    /// What was put together for any repository is not so any more.
+    fn pattern_changed(&mut self) {
+        self.sets.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+        self.interests.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn put_in(&mut self, definition: Arc<Definition>, pattern: Pattern) {
-        let sets = self.sets.get_mut().unwrap_or_else(PoisonError::into_inner);
         if pattern.as_literal().is_some() {
-            sets.remove(definition.repo());
+            self.repository_changed(definition.repo());
             self.by_name.entry(Arc::clone(definition.repo())).or_default().push(definition);
             return;
         }
-        sets.clear();
+        self.pattern_changed();
         let prefix = pattern.literal_prefix();
         *self.prefix_lengths.entry(prefix.len()).or_default() += 1;
         self.patterns
@@ -189,7 +195,6 @@ impl Scope {
     }
 
     fn take_out(&mut self, definition: &Arc<Definition>) {
-        let sets = self.sets.get_mut().unwrap_or_else(PoisonError::into_inner);
         let repo = definition.repo();
         if let Some(named) = self.by_name.get_mut(repo) {
             let before = named.len();
@@ -199,11 +204,11 @@ impl Scope {
                 self.by_name.remove(repo);
             }
             if found {
-                sets.remove(repo);
+                self.repository_changed(repo);
                 return;
             }
         }
-        sets.clear();
+        self.pattern_changed();
         // It was put in, so its pattern is one.
         let Ok(pattern) = Pattern::of_repository(repo) else { return };
         let prefix = pattern.literal_prefix();
@@ -228,6 +233,26 @@ impl Scope {
         let mut found = self.by_name.get(repo).cloned().unwrap_or_default();
         found.extend(self.of_patterns(repo));
         found
+    }
+
+    fn interest_in(
+        &self,
+        tenant: &Tenant,
+        connection: &ConnectionName,
+        repo: &Arc<str>,
+    ) -> RepoInterest {
+        let mut interest = RepoInterest {
+            tenant: tenant.clone(),
+            connection: connection.clone(),
+            repo: Arc::clone(repo),
+            kinds: BTreeSet::new(),
+            ref_prefixes: BTreeSet::new(),
+        };
+        for definition in self.definitions_for(repo) {
+            note_interests(&definition, &mut interest);
+        }
+        interest.ref_prefixes = narrowest(interest.ref_prefixes);
+        interest
     }
 
     fn of_patterns(&self, repo: &str) -> Vec<Arc<Definition>> {

@@ -197,6 +197,9 @@ proptest! {
                         .map(|((_, name), _)| name.clone())
                         .collect();
                     prop_assert_eq!(found(&index, tenant, &repo(connection, &name), kind), expected);
+                    let anew = Index::new();
+                    plain.values().for_each(|one| anew.upsert(Arc::clone(one)).unwrap());
+                    prop_assert_eq!(index.interests(), anew.interests());
                 }
             }
             prop_assert_eq!(index.len(), plain.len());
