@@ -98,23 +98,30 @@ pub(super) async fn noted(
     cursor: &str,
     floor: Timestamp,
 ) -> Result<(Position, String)> {
-    let stored = context.publisher.cursor(receiver.tenant(), cursor).await?;
-    if let Some(text) = &stored {
-        match serde_json::from_str(text) {
-            Ok(position) => return Ok((position, text.clone())),
-            Err(_) => tracing::warn!(cursor, "the cursor cannot be read; the log is taken for new"),
+    let (publisher, tenant) = (&context.publisher, receiver.tenant());
+    let mut conflict = None;
+    // Another replica may note it at the same time.
+    for _ in 0..2 {
+        let stored = publisher.cursor(tenant, cursor).await?;
+        if let Some(text) = &stored {
+            match serde_json::from_str(text) {
+                Ok(position) => return Ok((position, text.clone())),
+                Err(_) => {
+                    tracing::warn!(cursor, "the cursor cannot be read; the log is taken for new");
+                }
+            }
+        }
+        let position = Position::from(floor);
+        let to = text_of(&position)?;
+        let name = cursor.to_owned();
+        let moved = CursorMove { tenant: tenant.clone(), name, from: stored, to: to.clone() };
+        match publisher.publish_with_cursor(Vec::new(), moved).await {
+            Ok(_) => return Ok((position, to)),
+            Err(error) if error.kind() == ErrorKind::Conflict => conflict = Some(error),
+            Err(error) => return Err(error),
         }
     }
-    let position = Position::from(floor);
-    let to = text_of(&position)?;
-    let moved = CursorMove {
-        tenant: receiver.tenant().clone(),
-        name: cursor.to_owned(),
-        from: stored,
-        to: to.clone(),
-    };
-    context.publisher.publish_with_cursor(Vec::new(), moved).await?;
-    Ok((position, to))
+    Err(conflict.unwrap_or_else(|| Error::conflict(OPERATION, "the cursor moves")))
 }
 
 fn text_of(position: &Position) -> Result<String> {

@@ -128,8 +128,7 @@ impl DeliverySweep {
     ///
     /// # Errors
     ///
-    /// `Transient` when the ledger cannot be written now, `Conflict` when another replica notes it at
-    /// the same time.
+    /// `Transient` when the ledger cannot be written now.
     pub async fn begin(&self, context: &SourceContext) -> Result<()> {
         let floor = earlier(context.clock.now(), self.looking_back);
         look::noted(context, &self.receiver, self.name.as_str(), floor).await.map(drop)
