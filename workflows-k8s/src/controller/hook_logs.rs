@@ -27,6 +27,13 @@ pub(super) struct HookLogs {
     pub(super) receiver: WebhookReceiver,
 }
 
+impl HookLogs {
+    /// What looks at the log of a repository's hooks.
+    pub(super) fn sweep(&self, repo: Arc<str>) -> DeliverySweep {
+        DeliverySweep::of_repository(self.receiver.clone(), repo)
+    }
+}
+
 #[async_trait]
 impl EventSource for HookLogs {
     fn name(&self) -> SourceName {
@@ -51,8 +58,7 @@ impl EventSource for HookLogs {
                 if running.contains_key(&repo) {
                     continue;
                 }
-                let sweep = DeliverySweep::of_repository(self.receiver.clone(), Arc::clone(&repo));
-                let sweep = sweep.every(every)?;
+                let sweep = self.sweep(Arc::clone(&repo)).every(every)?;
                 let stop = shutdown.child_token();
                 running.insert(repo, stop.clone());
                 let context = context.clone();
@@ -73,7 +79,8 @@ impl EventSource for HookLogs {
     }
 }
 
-fn repositories(interests: &Interests) -> BTreeSet<Arc<str>> {
+/// The repositories that some workflow waits for events of.
+pub(super) fn repositories(interests: &Interests) -> BTreeSet<Arc<str>> {
     interests.repos.iter().map(|one| Arc::clone(&one.repo)).collect()
 }
 

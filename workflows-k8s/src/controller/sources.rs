@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use futures::future;
+use futures::{StreamExt, stream};
 use jiff::SignedDuration;
 use secrecy::SecretString;
 use tokio::{sync::watch, task::JoinSet};
@@ -22,7 +22,7 @@ use workflows_scm::{
 use super::{
     client::KubeClient,
     credential,
-    hook_logs::HookLogs,
+    hook_logs::{self, HookLogs},
     hook_registrar::HookRegistrar,
     hooks,
     served::{Served, ServedMap},
@@ -33,6 +33,9 @@ use crate::resources::HookRegistration;
 
 /// How often a host's log of deliveries is looked at.
 const SWEEP_EVERY: SignedDuration = SignedDuration::from_mins(5);
+
+/// From when on logs count is noted for so many at one time.
+const BEGUN_TOGETHER: usize = 16;
 
 /// Receives, sweeps and polls for all connections that there are, as they come and go.
 ///
@@ -87,8 +90,12 @@ impl EventSource for ConnectionSources {
                 stays
             });
             // Whoever is told that this is ready may count on what is sent from then on.
-            let begun = begin.iter().map(|sweep| sweep.begin(&context));
-            for error in future::join_all(begun).await.into_iter().filter_map(Result::err) {
+            let begun = stream::iter(begin).map(|sweep| {
+                let context = context.clone();
+                async move { sweep.begin(&context).await }
+            });
+            let begun: Vec<_> = begun.buffer_unordered(BEGUN_TOGETHER).collect().await;
+            for error in begun.into_iter().filter_map(Result::err) {
                 tracing::warn!(%error, "from when on a log of deliveries counts is not noted yet");
             }
             self.receivers.are_complete();
@@ -108,7 +115,7 @@ impl EventSource for ConnectionSources {
 }
 
 impl ConnectionSources {
-    /// Starts what hears for one connection of one tenant. Returns what looks at the log of the host.
+    /// Starts what hears for one connection of one tenant. Returns what looks at logs of the host.
     fn start(
         &self,
         tasks: &mut JoinSet<()>,
@@ -117,8 +124,8 @@ impl ConnectionSources {
         name: &ConnectionName,
         served: &Served,
         stop: &CancellationToken,
-    ) -> Option<DeliverySweep> {
-        let mut of_host = None;
+    ) -> Vec<DeliverySweep> {
+        let mut sweeps = Vec::new();
         let connection = &served.connection;
         let mut context = context.clone();
         context.secrets = Arc::new(OwnersSecrets {
@@ -143,13 +150,17 @@ impl ConnectionSources {
             if let Some(log) = &connection.built.delivery_log {
                 match DeliverySweep::of_log(receiver.clone(), Arc::clone(log)).every(SWEEP_EVERY) {
                     Ok(sweep) => {
-                        of_host = Some(sweep.clone());
+                        sweeps.push(sweep.clone());
                         led.push(Box::new(sweep));
                     }
                     Err(error) => tracing::error!(%error, "the log of deliveries is not looked at"),
                 }
             } else if are_registered && keeps_logs {
-                led.push(Box::new(HookLogs { receiver: receiver.clone() }));
+                let logs = HookLogs { receiver: receiver.clone() };
+                let mut repos = hook_logs::repositories(&only.borrow());
+                repos.extend(connection.literal_repositories().map(Arc::from));
+                sweeps.extend(repos.into_iter().map(|repo| logs.sweep(repo)));
+                led.push(Box::new(logs));
             }
             tasks.spawn({
                 let (context, stop) = (context.clone(), stop.clone());
@@ -206,7 +217,7 @@ impl ConnectionSources {
                 while_leading(hear, leader, stop).await;
             });
         }
-        of_host
+        sweeps
     }
 }
 
