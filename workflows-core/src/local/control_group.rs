@@ -26,7 +26,13 @@ pub(super) fn is_of(group: &Path, step: &Path) -> bool {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::{fs, io, path::Path, path::PathBuf, process::Command};
+    use std::{
+        fs, io,
+        path::{Path, PathBuf},
+        process::Command,
+        sync::atomic::{AtomicU32, Ordering},
+        time::Duration,
+    };
 
     /// The directory in which this process can make groups and put processes into them; `None` when
     /// it cannot.
@@ -35,8 +41,12 @@ mod linux {
             &fs::read_to_string("/proc/self/cgroup").ok()?,
             &fs::read_to_string("/proc/self/mountinfo").ok()?,
         )?;
-        let probe = parent.join(format!("workflows-probe-{}", std::process::id()));
-        fs::create_dir(&probe).ok()?;
+        // Several sinks of a process may ask at the same time.
+        static ASKED: AtomicU32 = AtomicU32::new(0);
+        let number = ASKED.fetch_add(1, Ordering::Relaxed);
+        let probe = parent.join(format!("workflows-probe-{}-{number}", std::process::id()));
+        // An earlier process of that number may have left one.
+        create(&probe).ok()?;
         let enters = Command::new("/bin/sh")
             .args(["-c", r#"echo 0 > "$1/cgroup.procs""#, "probe"])
             .arg(&probe)
@@ -44,8 +54,21 @@ mod linux {
             .status()
             .is_ok_and(|status| status.success());
         let can_kill = probe.join("cgroup.kill").exists();
-        let removed = fs::remove_dir(&probe).is_ok();
-        (enters && can_kill && removed).then_some(parent)
+        remove_when_left(&probe);
+        (enters && can_kill).then_some(parent)
+    }
+
+    /// Removes the group of a process that has ended: the kernel counts it out a moment later.
+    fn remove_when_left(group: &Path) {
+        const TRIES: usize = 50;
+        for _ in 0..TRIES {
+            match fs::remove_dir(group) {
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                _ => return,
+            }
+        }
     }
 
     /// Where the group that a process is in is mounted, from its `cgroup` and `mountinfo`
@@ -122,6 +145,26 @@ pub(super) use elsewhere::{create, kill, parent, remove};
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_asks_at_the_same_time_hears_the_same_and_leaves_nothing() {
+        let asked: Vec<_> = (0..8).map(|_| std::thread::spawn(parent)).collect();
+        let mut heard: Vec<_> = asked.into_iter().map(|one| one.join().unwrap()).collect();
+        heard.dedup();
+        assert_eq!(heard.len(), 1, "{heard:?}");
+        let Some(Some(parent)) = heard.pop() else { return };
+        let ours = format!("workflows-probe-{}-", std::process::id());
+        let left = || {
+            let all = std::fs::read_dir(&parent).unwrap().flatten();
+            all.filter(|one| one.file_name().to_string_lossy().starts_with(&ours)).count()
+        };
+        // Other tests of this process may be asking.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while left() > 0 {
+            assert!(std::time::Instant::now() < deadline, "{} are left", left());
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
 
     #[test]
     fn the_own_group_is_found_where_it_is_mounted() {
