@@ -61,7 +61,15 @@ pub(super) async fn put(
         Err(kube::Error::Api(status)) if status.code == 409 => {}
         Err(error) => return Err(from_kube(OPERATION, error, now)),
     }
-    let there = secrets.get(&name).await.map_err(|error| from_kube(OPERATION, error, now))?;
+    // A sweep removes the Secret of a run that has ended: then it is made anew the next time, and that
+    // the run is there shows then.
+    let told = |error| match from_kube(OPERATION, error, now) {
+        gone if gone.kind() == ErrorKind::NotFound => {
+            Error::conflict(OPERATION, "the Secret was removed meanwhile").caused_by(gone)
+        }
+        error => error,
+    };
+    let there = secrets.get(&name).await.map_err(told)?;
     if there.annotations().get(RUN_KEY).map(String::as_str) != Some(owner.key.as_str()) {
         return Err(Error::invalid(
             OPERATION,
@@ -77,10 +85,7 @@ pub(super) async fn put(
         "data": secret.data,
     });
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    match secrets.patch(&name, &params, &Patch::Merge(&patch)).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(from_kube(OPERATION, error, now)),
-    }
+    secrets.patch(&name, &params, &Patch::Merge(&patch)).await.map(drop).map_err(told)
 }
 
 fn secret(owner: &Owner<'_>, credential: &CloneCredential, clone_url: &str) -> Result<Secret> {

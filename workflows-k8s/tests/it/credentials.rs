@@ -4,7 +4,7 @@ use data_encoding::BASE64;
 use futures::TryStreamExt;
 use jiff::SignedDuration;
 use secrecy::ExposeSecret;
-use serde_json::Value;
+use serde_json::{Value, json};
 use workflows_core::{
     Clock, CloneCredential, ErrorKind, RunSink,
     sink::{GivenCredential, RunRequest},
@@ -136,6 +136,26 @@ async fn a_program_that_may_see_no_secrets_finds_its_runs_all_the_same() {
     world.cluster.fail("GET /api/v1/namespaces/team-a/secrets", 1, Fault::unavailable());
     let found: Result<Vec<_>, _> = world.sink.existing().try_collect().await;
     assert_eq!(found.unwrap_err().kind(), ErrorKind::Transient);
+}
+
+#[tokio::test]
+async fn a_secret_that_is_swept_up_meanwhile_refuses_no_run() {
+    let world = World::stand_in("a request is refused").await;
+    let request = with_credential("ci-1", TOKEN);
+    assert!(world.sink.ensure(&request).await.unwrap().created);
+    for method in ["GET", "PATCH"] {
+        let gone = Refusal::new(
+            404,
+            "NotFound",
+            "secrets \"ci-1-git\" not found",
+            json!({"name": "ci-1-git", "kind": "secrets"}),
+        );
+        let path = format!("{method} /api/v1/namespaces/team-a/secrets/ci-1-git");
+        world.cluster.fail(&path, 1, Fault::Refused(gone));
+        let error = world.sink.ensure(&request).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        assert!(!world.sink.ensure(&request).await.unwrap().created);
+    }
 }
 
 #[tokio::test]

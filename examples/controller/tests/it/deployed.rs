@@ -148,12 +148,13 @@ impl World {
             }
             assert!(
                 Instant::now() < deadline,
-                "{} of {} commits are not concluded, among them {} with {} runs, which GitHub told of \
-                 as {:?}\n{}",
+                "{} of {} commits are not concluded, among them {} with {} runs and the checks {:?}, \
+                 which GitHub told of as {:?}\n{}",
                 left.len(),
                 commits.len(),
                 left[0],
                 self.runs_of(left[0]),
+                self.repo.checks(left[0]),
                 self.told_of(left[0]),
                 self.logs(),
             );
