@@ -4,7 +4,11 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use workflows_core::{Tenant, conformance::ScriptedRepo, store::RunQuery};
+use workflows_core::{
+    RunState, Tenant,
+    conformance::ScriptedRepo,
+    store::{DeliveryQuery, RunQuery},
+};
 use workflows_k8s::{KubernetesSecrets, Namespaces, TektonSink, controller::Controller};
 use workflows_kube_standin::Cluster;
 
@@ -293,6 +297,49 @@ async fn who_is_told_by_default_and_in_any_case_is_what_notifiers_and_connection
     platform.connect(|spec| spec["notify"] = Value::Null).await;
     platform.ready("ScmConnection", ACME, "InUse").await;
     assert_eq!(all_who_tell(&platform, &repo).await, ["alpha"]);
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn whom_a_connection_tells_is_told_of_its_own_namespace_alone() {
+    let platform = Platform::start().await;
+    platform.cluster.namespace("team-b");
+    let repo = platform.scm.create("acme/api");
+    let mut connection = granted_to("team-b");
+    connection["spec"]["notify"] = json!([{"notifier": "pager", "on": ["succeeded"]}]);
+    platform.apply("scmconnections", &connection).await;
+    let pager = json!({
+        "apiVersion": "workflows.tekton.dev/v1alpha1", "kind": "Notifier",
+        "metadata": {"name": "pager"}, "spec": {"type": "recorder"},
+    });
+    platform.apply("notifiers", &pager).await;
+    told(&platform, "ScmConnection", (TEAM, ACME), "NotifiersFound", "Found").await;
+    for namespace in [TEAM, "team-b"] {
+        platform.apply_in(namespace, "workflows", &workflow("ci", |_| {})).await;
+        told(&platform, "Workflow", (namespace, "ci"), "Ready", "Registered").await;
+    }
+    let pushed = repo.push("alice", "main", &[("a", "1")]);
+    for namespace in [TEAM, "team-b"] {
+        let mut pushed = pushed.clone();
+        pushed.tenant = Tenant::new(namespace).unwrap();
+        platform.hears(pushed).await;
+    }
+    let both = |_: &Cluster| Some(platform.runs_of("ci")).filter(|runs| runs.len() == 2);
+    for run in platform.cluster.until("two runs", both).await {
+        let text = |field: &str| run["metadata"][field].as_str().unwrap().to_owned();
+        platform.tekton.finish(&text("namespace"), &text("name"), true);
+    }
+    crate::github::until("somebody to be told", || platform.recorded().pop()).await;
+    let of_other = DeliveryQuery::of(Tenant::new("team-b").unwrap());
+    let runs = RunQuery::of(Tenant::new("team-b").unwrap());
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    while platform.handle.runs(runs.clone()).await.unwrap().items[0].state != RunState::Succeeded {
+        assert!(tokio::time::Instant::now() < deadline, "the run of the other namespace goes on");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    rests(&platform).await;
+    assert_eq!(platform.recorded(), [TEAM]);
+    assert_eq!(platform.handle.notifications(of_other).await.unwrap().items, []);
     platform.stop().await;
 }
 

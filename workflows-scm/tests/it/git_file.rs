@@ -51,6 +51,20 @@ async fn a_repository_is_read_where_it_is_bare_or_with_a_work_tree() {
 }
 
 #[tokio::test]
+async fn a_repository_has_a_page_where_the_driver_is_told_where_pages_are() {
+    let root = Root::new();
+    root.repository("api").commit_file("a", "1");
+    let at_root = || GitDriver::builder().base(root.path().display().to_string());
+    let driver = at_root().build().unwrap();
+    assert_eq!(connect(&driver, "api").await.links().web_url, None);
+    let driver = at_root().web_base("https://git.example.com/cgit").build().unwrap();
+    let links = connect(&driver, "api").await.links();
+    assert_eq!(links.web_url.as_deref(), Some("https://git.example.com/cgit/api"));
+    let error = GitDriver::builder().web_base("https://git.example.com").build().unwrap_err();
+    assert!(error.to_string().contains("a web base needs a base too"), "{error}");
+}
+
+#[tokio::test]
 async fn a_directory_that_is_no_repository_or_goes_away_is_not_found() {
     let root = Root::new();
     let repo = root.repository("api");

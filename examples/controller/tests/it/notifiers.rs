@@ -72,6 +72,24 @@ async fn each_type_is_taken_and_what_it_does_not_understand_is_told() {
             "spec.settings.groupWithin: ",
         ),
         (
+            "slack",
+            secret("token"),
+            json!({"channel": "C0123456789", "apiUrl": "ftp://slack.example.com"}),
+            "the address of Slack's API",
+        ),
+        (
+            "slack-webhook",
+            secret("url"),
+            json!({"certificateAuthority": "-----BEGIN CERTIFICATE-----"}),
+            "certificate",
+        ),
+        (
+            "cloud-events",
+            json!({}),
+            json!({"url": url, "source": "/", "certificateAuthority": "-----BEGIN CERTIFICATE-----"}),
+            "certificate",
+        ),
+        (
             "webhook",
             secret("secret"),
             json!({"url": url, "headers": {"x-key": "key"}}),
